@@ -1,0 +1,107 @@
+"""Numbers in, figures out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH, HEIGHT = 6.5, 3.2  # inches: fits a notebook's column and a phone's screen
+COLOURS = {"train": "#3b6ea5", "validation": "#d1603d", "quiet": "#9aa3ad"}
+
+
+def axes(width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Axes]:
+    """An empty figure in the course's style."""
+    import matplotlib.pyplot as plt
+
+    figure, ax = plt.subplots(figsize=(width, height), layout="constrained")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(alpha=0.25, linewidth=0.6)
+    return figure, ax
+
+
+def loss_curve(history: Sequence[dict[str, float]], title: str = "") -> Figure:
+    """Training loss per step and validation loss where it was measured.
+
+    Args:
+        history: dicts with `step` and `loss` or `eval_loss`, as a run's `history` has them.
+        title: written above the plot.
+    """
+    figure, ax = axes()
+    train = [(row["step"], row["loss"]) for row in history if "loss" in row]
+    held_out = [(row["step"], row["eval_loss"]) for row in history if "eval_loss" in row]
+    if train:
+        ax.plot(*zip(*train, strict=True), color=COLOURS["train"], linewidth=1.2, label="training")
+    if held_out:
+        ax.plot(*zip(*held_out, strict=True), "o-", color=COLOURS["validation"], label="validation")
+    ax.set(xlabel="step", ylabel="loss per answer token", title=title, ylim=(0, None))
+    if train or held_out:
+        ax.legend(frameon=False)
+    return figure
+
+
+def intervals(rows: Sequence[dict[str, Any]], label: str, value: str, low: str, high: str) -> Figure:
+    """One dot with its interval per row, the first row on top.
+
+    Args:
+        rows: dicts that hold the four keys named by the other arguments.
+    """
+    figure, ax = axes(height=0.9 + 0.36 * len(rows))
+    for position, row in enumerate(reversed(rows)):
+        ax.plot([row[low], row[high]], [position] * 2, color=COLOURS["train"], linewidth=2.5)
+        ax.plot(row[value], position, "o", color=COLOURS["train"])
+        ax.annotate(f"{row[value]:.2f}", (row[value], position), (0, 6), textcoords="offset points", ha="center")
+    ax.set_yticks(range(len(rows)), [str(row[label]) for row in reversed(rows)])
+    ax.set(xlim=(-0.03, 1.03), ylim=(-0.6, len(rows) - 0.2), xlabel=value)
+    return figure
+
+
+class LiveCurve:
+    """A progress line and a loss curve that draw themselves while training runs.
+
+    In a notebook both are redrawn in place; elsewhere a line is printed now and then.
+    """
+
+    def __init__(self, total: int, title: str = "", every: float = 2.0) -> None:
+        self.total, self.title, self.every = total, title, every
+        self.began, self.drawn, self.handles = time.perf_counter(), 0.0, None
+
+    def update(self, history: Sequence[dict[str, float]], step: int, last: bool = False) -> None:
+        """Redraw if the last drawing is older than `every` seconds, or if this is the last call."""
+        now = time.perf_counter()
+        if not last and now - self.drawn < self.every:
+            return
+        self.drawn = now
+        seconds = now - self.began
+        left = seconds / max(step, 1) * (self.total - step)
+        losses = [row["loss"] for row in history if "loss" in row]
+        text = f"step {step} of {self.total}, loss {losses[-1] if losses else float('nan'):.3f}"
+        text += f", {seconds:.0f} s" if last else f", {seconds:.0f} s, about {left:.0f} s left"
+        try:
+            from IPython import get_ipython
+
+            shell = get_ipython()
+        except ImportError:
+            shell = None
+        if shell is None or not hasattr(shell, "kernel"):
+            if last or step == 1 or step % max(1, self.total // 10) == 0:
+                print(text, flush=True)
+            return
+        self._show(text, step, history)
+
+    def _show(self, text: str, step: int, history: Sequence[dict[str, float]]) -> None:
+        import matplotlib.pyplot as plt
+        from IPython.display import HTML, display
+
+        bar = HTML(f"<progress value='{step}' max='{self.total}' style='width:16em'></progress> {text}")
+        figure = loss_curve(history, self.title)
+        if self.handles is None:
+            self.handles = display(bar, display_id=True), display(figure, display_id=True)
+        else:
+            self.handles[0].update(bar)
+            self.handles[1].update(figure)
+        plt.close(figure)

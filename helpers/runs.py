@@ -1,0 +1,95 @@
+"""Artefacts, keyed by the content that made them: the same work is never done twice, nor taken for other work."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import runtime
+
+LIBRARIES = ("torch", "transformers", "trl", "peft")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished piece of work: its folder (a trained run's holds adapter or weights) and its record."""
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Logged steps of a training run, each with `step`, `epoch` and `loss` or `eval_loss`."""
+        return self.record["history"]
+
+    def __repr__(self) -> str:
+        config = self.record.get("config", {})
+        told = {key: config[key] for key in ("method", "epochs", "learning_rate", "seed") if key in config}
+        return f"Run({self.folder.name}, {told}, {self.record.get('seconds', 0):.0f} s)"
+
+
+def folder() -> Path:
+    """Where runs lie: `$COURSE_RUNS`, else `runs` in the course's home folder."""
+    path = Path(os.environ.get("COURSE_RUNS") or runtime.home() / "runs")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@functools.cache
+def fingerprint() -> dict[str, str]:
+    """What else decides a result: the source of `models` and `training`, and the library versions."""
+    parts = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    for room in ("models", "training"):
+        source = (runtime.ROOT / "helpers" / f"{room}.py").read_bytes().replace(b"\r\n", b"\n")
+        parts[room] = hashlib.sha256(source).hexdigest()[:12]
+    return parts
+
+
+def key(**parts: Any) -> str:
+    """Sixteen hexadecimal digits of the SHA-256 of `parts` (JSON values) and the `fingerprint`."""
+    text = json.dumps({**parts, "fingerprint": fingerprint()}, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def find(run_key: str) -> Run | None:
+    """The finished run of this key, or None."""
+    record = folder() / run_key / "record.json"
+    if not record.is_file():
+        return None
+    return Run(record.parent, json.loads(record.read_text(encoding="utf-8")))
+
+
+def unfinished(run_key: str) -> Path:
+    """The folder in which a run of this key is being made; it survives a kill and is taken up again."""
+    path = folder() / f"{run_key}.part"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def finish(run_key: str, record: dict[str, Any]) -> Run:
+    """Write the record and give the unfinished folder its final name."""
+    part = unfinished(run_key)
+    runtime.atomic_write(part / "record.json", json.dumps(record, indent=1, ensure_ascii=False))
+    os.replace(part, folder() / run_key)
+    return find(run_key)
+
+
+def remember(kind: str, make: Callable[[], dict], **parts: Any) -> dict:
+    """The stored result of `make()` for these parts; made and stored the first time.
+
+    Args:
+        kind: says what is kept, such as "report".
+        make: does the work and returns a JSON-serialisable dict.
+        parts: everything the result depends on, as JSON values.
+    """
+    path = folder() / f"{kind}-{key(kind=kind, **parts)}.json"
+    if not path.is_file():
+        runtime.atomic_write(path, json.dumps(make(), ensure_ascii=False))
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,216 @@
+"""Where things lie, what this machine can do, and writing without leaving halves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COURSE = json.loads((ROOT / "helpers" / "course.json").read_text(encoding="utf-8"))
+
+
+class CourseError(Exception):
+    """An error that says what is wrong, where, and what to do about it."""
+
+
+def home() -> Path:
+    """Folder of caches, runs and the learner's scoreboard: `$COURSE_HOME`, else `.course` in the repository."""
+    path = Path(os.environ.get("COURSE_HOME") or ROOT / ".course").expanduser().resolve()
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def atomic_write(path: Path | str, content: str | bytes) -> Path:
+    """Write a file so that readers see the old one or the new one, never a half.
+
+    Args:
+        path: target file; parent folders are made.
+        content: text (written as UTF-8 with LF) or bytes.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it private; a shared course folder is read by others
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path | str) -> Iterator[Path]:
+    """Fill a folder beside its final place; it takes that place only if the block ends well.
+
+    Yields:
+        The temporary folder to write into. An existing folder at `path` is replaced.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.chmod(0o755)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def lock(name: str) -> Iterator[None]:
+    """Hold a lock among all processes that share `home()`, saying so when it has to wait."""
+    import filelock
+
+    folder = home() / "locks"
+    folder.mkdir(exist_ok=True)
+    guard = filelock.FileLock(folder / f"{name}.lock")
+    try:
+        guard.acquire(timeout=0.2)
+    except filelock.Timeout:
+        print(f"Another notebook is busy with '{name}'. Waiting for it…", flush=True)
+        guard.acquire()
+    try:
+        yield
+    finally:
+        guard.release()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine offers; `memory_gb` is the limit that applies to this process, in GiB."""
+
+    system: str
+    place: str
+    cores: int
+    memory_gb: float
+    device: str
+    device_name: str
+    bf16: bool
+
+    @property
+    def dtype(self) -> str:
+        """The number format that training and decoding use here: `bfloat16` or `float32`."""
+        return "bfloat16" if self.bf16 else "float32"
+
+    @property
+    def kind(self) -> str:
+        """The column of a lesson's card that holds here: `GPU`, `bf16 CPU` or `plain CPU`."""
+        return "GPU" if self.device == "cuda" else "bf16 CPU" if self.bf16 else "plain CPU"
+
+
+def place() -> str:
+    """Where the notebook runs: `colab`, `binder` or `local`."""
+    if "COLAB_RELEASE_TAG" in os.environ or "google.colab" in sys.modules:
+        return "colab"
+    return "binder" if "BINDER_LAUNCH_HOST" in os.environ else "local"
+
+
+def memory_limit() -> int:
+    """Bytes of memory this process may use: the machine's, or less inside a container.
+
+    `$COURSE_MEMORY_GB` overrides. Binder and other JupyterHubs announce their limit in `$MEM_LIMIT`;
+    containers announce it in their control group (v2 `memory.max`, v1 `memory.limit_in_bytes`).
+    """
+    import psutil
+
+    if os.environ.get("COURSE_MEMORY_GB"):
+        return int(float(os.environ["COURSE_MEMORY_GB"]) * 2**30)
+    limits = [psutil.virtual_memory().total]
+    if os.environ.get("MEM_LIMIT", "").isdigit():
+        limits.append(int(os.environ["MEM_LIMIT"]))
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            limits.append(int((Path("/sys/fs/cgroup") / name).read_text()))
+    return min(limit for limit in limits if limit > 0)
+
+
+def free_memory() -> int:
+    """Bytes this process may still take: what the machine has free, within the limit that applies."""
+    import psutil
+
+    own = psutil.Process().memory_info().rss
+    return max(0, min(psutil.virtual_memory().available, memory_limit() - own))
+
+
+def peak_memory() -> int:
+    """Most bytes of memory this process has held so far."""
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def has_bf16_instructions() -> bool:
+    """Whether the CPU multiplies bfloat16 matrices in hardware (AVX-512 BF16, AMX or Arm BF16).
+
+    Switching the instructions off (`ATEN_CPU_CAPABILITY=avx2` with `ONEDNN_MAX_CPU_ISA=AVX2`) counts as
+    not having them, so tests can take the path of an older CPU.
+    """
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in {"SSE41", "AVX", "AVX2", "AVX512_CORE"}:
+        return False
+    if platform.system() == "Linux":
+        with contextlib.suppress(OSError):
+            flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+            return any(f" {flag}" in flags for flag in ("avx512_bf16", "amx_bf16", "bf16 "))
+    if platform.system() == "Windows":
+        import torch
+
+        probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+        return bool(probe and probe())
+    return False  # macOS: PyTorch's CPU kernels are faster in float32 there
+
+
+@functools.cache
+def machine() -> Machine:
+    """Describe this machine (imports torch on first use)."""
+    import psutil
+    import torch
+
+    forced = os.environ.get("COURSE_DEVICE")
+    cuda = torch.cuda.is_available() and forced != "cpu"
+    name = torch.cuda.get_device_name(0) if cuda else platform.processor() or platform.machine()
+    return Machine(
+        system=f"{platform.system()} {platform.machine()}",
+        place=place(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1,
+        memory_gb=round(memory_limit() / 2**30, 1),
+        device="cuda" if cuda else "cpu",
+        device_name=name,
+        bf16=torch.cuda.is_bf16_supported() if cuda else has_bf16_instructions(),
+    )
+
+
+def start() -> None:
+    """End of a lesson's first cell: bring what Colab lacks, keep the hub quiet, say what this machine is."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    if place() == "colab":
+        from . import install
+
+        install.colab()
+    import logging
+
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    here = machine()
+    print(f"Ready: {here.kind}, {here.cores} cores, {here.memory_gb:.0f} GB of memory, training in {here.dtype}.")

@@ -1,0 +1,462 @@
+"""A TRL trainer made fast on small machines, and `fine_tune`, which runs it so that nothing is lost.
+
+Four things make it fast, and the last two are short enough to read here:
+logits are computed only where a label is; rows of similar length share a batch; LoRA is one function
+whose backward pass is written out; attention on the CPU is two batched matrix products.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import json
+import math
+import random
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+from . import data, models, plots, runs, runtime
+from .runtime import CourseError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, TrainerCallback
+
+LEARNING_RATES = {"lora": 1e-3, "full": 1e-4}  # good at 135 M parameters; at 7B start ten times lower
+MAX_LENGTH = 2048
+
+
+# --- batches -------------------------------------------------------------------------------------
+
+
+def collate(features: Sequence[dict[str, list[int]]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """Pad rows on the right to the longest one.
+
+    No attention mask is needed: attention is causal, so no real token ever sees the padding after it,
+    and padding has no label.
+
+    Returns:
+        `input_ids` and `labels`, both of shape (rows, longest), dtype int64.
+    """
+    import torch
+
+    width = max(len(row["input_ids"]) for row in features)
+    pad = {"input_ids": pad_token_id, "labels": -100}
+    return {
+        name: torch.tensor([row[name] + [fill] * (width - len(row[name])) for row in features])
+        for name, fill in pad.items()
+    }
+
+
+class LengthGroupedSampler:
+    """Row indices in batches of similar length; which batch comes when is random, and seeded by epoch."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration gives."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        chance = random.Random(f"{self.seed}-{self.epoch}")
+        order = list(range(len(self.lengths)))
+        chance.shuffle(order)  # ties in length fall differently each epoch
+        order.sort(key=self.lengths.__getitem__)
+        cut = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        short = [cut.pop()] if len(cut[-1]) < self.batch_size else []  # an odd batch stays the last
+        chance.shuffle(cut)
+        return iter([index for batch in cut + short for index in batch])
+
+
+# --- the fast model ------------------------------------------------------------------------------
+
+
+@functools.cache
+def _lora_function() -> type[torch.autograd.Function]:
+    import torch
+
+    class LoRAFunction(torch.autograd.Function):
+        """y = x Wᵀ + s (x Aᵀ) Bᵀ with W frozen; saves x and x Aᵀ only, adds in place."""
+
+        @staticmethod
+        def forward(ctx, x, weight, A, B, scale):
+            flat = x.reshape(-1, x.shape[-1])
+            low = flat @ A.t()
+            ctx.save_for_backward(flat, low, weight, A, B)
+            ctx.scale = scale
+            return torch.mm(flat, weight.t()).addmm_(low, B.t(), alpha=scale).view(*x.shape[:-1], -1)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            flat, low, weight, A, B = ctx.saved_tensors
+            shape, gradient = gradient.shape[:-1], gradient.reshape(-1, gradient.shape[-1])
+            low_gradient = (gradient @ B).mul_(ctx.scale)
+            A_gradient, B_gradient = low_gradient.t() @ flat, (gradient.t() @ low).mul_(ctx.scale)
+            x_gradient = torch.mm(gradient, weight).addmm_(low_gradient, A)
+            return x_gradient.view(*shape, -1), None, A_gradient, B_gradient, None
+
+    return LoRAFunction
+
+
+def _lora_forward(self, x: torch.Tensor) -> torch.Tensor:
+    A, B = self.lora_A["default"].weight, self.lora_B["default"].weight
+    return _lora_function().apply(x, self.base_layer.weight, A, B, self.scaling["default"])
+
+
+def _attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **unused):
+    """Causal attention as two batched products: the query heads that share a key head are its rows."""
+    import torch
+
+    batch, heads, length, size = query.shape
+    shared = key.shape[1]
+    fold = (batch * shared, heads // shared * length, size)
+    future = _future(length, heads // shared, query.dtype, query.device)
+    scores = torch.baddbmm(
+        future, query.reshape(fold), key.reshape(-1, length, size).transpose(1, 2), alpha=scaling
+    )
+    mixed = torch.bmm(scores.softmax(-1), value.reshape(-1, length, size))
+    return mixed.view(batch, heads, length, size).transpose(1, 2), None
+
+
+@functools.lru_cache(maxsize=8)
+def _future(length: int, groups: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    import torch
+
+    return torch.full((length, length), -torch.inf, dtype=dtype, device=device).triu_(1).repeat(groups, 1)[None]
+
+
+def _loss_forward(self, input_ids, labels, num_items_in_batch=None, **unused):
+    """Replaces the causal LM's `forward`: logits, and so memory and time, only where a label is."""
+    import torch
+    from transformers.modeling_outputs import CausalLMOutput
+
+    hidden = self.base_model(input_ids=input_ids, use_cache=False).last_hidden_state[:, :-1]
+    wanted = labels[:, 1:] != -100
+    logits = self.get_output_embeddings()(hidden[wanted]).float()
+    total = torch.nn.functional.cross_entropy(logits, labels[:, 1:][wanted], reduction="sum")
+    return CausalLMOutput(loss=total / (wanted.sum() if num_items_in_batch is None else num_items_in_batch))
+
+
+def make_fast(model: PreTrainedModel) -> PreTrainedModel:
+    """Give a causal LM (with or without LoRA) the fast forward passes; its parameters stay as they are.
+
+    LoRA layers without dropout or bias get the written-out function. Attention on the CPU gets the two
+    products, for rows of up to 512 tokens; longer rows keep PyTorch's, whose memory grows more slowly.
+    """
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    def attention(module, query, key, value, mask, **options):
+        short = query.device.type == "cpu" and mask is None and query.shape[2] <= 512
+        return (_attention if short else sdpa_attention_forward)(module, query, key, value, mask, **options)
+
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    AttentionInterface.register("course", attention)
+    base.set_attn_implementation("course")
+    base.forward = MethodType(_loss_forward, base)
+    for layer in base.modules():
+        if hasattr(layer, "lora_A") and layer.base_layer.bias is None and not layer.use_dora["default"]:
+            if not getattr(layer.lora_dropout["default"], "p", 0):
+                layer.forward = MethodType(_lora_forward, layer)
+    return model
+
+
+@functools.cache
+def _optimizer_class() -> type[torch.optim.Optimizer]:
+    import torch
+
+    class MasterAdamW(torch.optim.AdamW):
+        """AdamW that keeps float32 copies of bfloat16 parameters, so that small updates are not lost."""
+
+        def __init__(self, parameters, **options):
+            self.trained = list(parameters)
+            self.masters = [p.detach().float().clone() for p in self.trained]
+            super().__init__(self.masters, **options)
+
+        def zero_grad(self, set_to_none=True):
+            for parameter in getattr(self, "trained", ()):
+                parameter.grad = None
+
+        @torch.no_grad()
+        def step(self, closure=None):
+            for parameter, master in zip(self.trained, self.masters, strict=True):
+                master.grad = None if parameter.grad is None else parameter.grad.float()
+            super().step()
+            for parameter, master in zip(self.trained, self.masters, strict=True):
+                parameter.copy_(master)
+                master.grad = None
+
+        def state_dict(self):
+            return {**super().state_dict(), "masters": [master.clone() for master in self.masters]}
+
+        @torch.no_grad()
+        def load_state_dict(self, state):
+            state = dict(state)
+            for parameter, master, saved in zip(self.trained, self.masters, state.pop("masters"), strict=True):
+                master.copy_(saved)
+                parameter.copy_(saved)
+            super().load_state_dict(state)
+
+    return MasterAdamW
+
+
+# --- the trainer ---------------------------------------------------------------------------------
+
+
+@functools.cache
+def trainer_class() -> type:
+    """`CourseTrainer`, a subclass of TRL's `SFTTrainer` (made on first use: importing TRL takes seconds)."""
+    import torch
+    from trl import SFTTrainer
+
+    class CourseTrainer(SFTTrainer):
+        """TRL's trainer on encoded rows, with the course's batches, loss and optimizer."""
+
+        def __init__(self, model, *, processing_class, **arguments):
+            pad = processing_class.pad_token_id
+            super().__init__(
+                make_fast(model), processing_class=processing_class,
+                data_collator=functools.partial(collate, pad_token_id=pad), **arguments,
+            )  # fmt: skip
+            self.model_accepts_loss_kwargs = True  # our loss divides by the labels of the whole step
+
+        def _get_train_sampler(self, train_dataset=None):
+            lengths = (train_dataset or self.train_dataset)["length"]
+            step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+            return LengthGroupedSampler(list(lengths), step, self.args.seed)
+
+        def create_optimizer(self, model=None):
+            if self.optimizer is None:
+                trained = [p for p in self.model.parameters() if p.requires_grad]
+                kind = _optimizer_class() if trained[0].dtype == torch.bfloat16 else torch.optim.AdamW
+                args = self.args
+                self.optimizer = kind(
+                    trained, lr=args.learning_rate, betas=(args.adam_beta1, args.adam_beta2),
+                    eps=args.adam_epsilon, weight_decay=args.weight_decay,
+                )  # fmt: skip
+            return self.optimizer
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            output = model(**inputs, num_items_in_batch=num_items_in_batch)
+            return (output.loss, output) if return_outputs else output.loss
+
+        def _save_checkpoint(self, model, trial):
+            super()._save_checkpoint(model, trial)
+            # The mark tells a whole checkpoint from one that a kill cut short.
+            (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / "complete").touch()
+
+    return CourseTrainer
+
+
+def _course_callback(curve: plots.LiveCurve | None, history: list[dict]) -> TrainerCallback:
+    from transformers import TrainerCallback
+
+    class CourseCallback(TrainerCallback):
+        """Collects the history, draws it, and hands freed memory back to the system."""
+
+        def on_log(self, args, state, control, logs=None, **unused):
+            wanted = {name: logs[name] for name in ("loss", "eval_loss", "learning_rate") if name in (logs or {})}
+            if "loss" in wanted or "eval_loss" in wanted:
+                history.append({"step": state.global_step, "epoch": round(state.epoch or 0, 3), **wanted})
+                if curve:
+                    curve.update(history, state.global_step)
+
+        def on_step_end(self, args, state, control, **unused):
+            release_memory()
+
+        def on_train_end(self, args, state, control, **unused):
+            if curve:
+                curve.update(history, state.global_step, last=True)
+
+    return CourseCallback()
+
+
+def release_memory() -> None:
+    """Give freed memory back to the system (Linux): rows of many lengths leave holes that add up."""
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        except OSError:  # another C library, such as musl, which does this by itself
+            pass
+
+
+def micro_batch(model: PreTrainedModel, longest: int, batch_size: int, free: int | None = None) -> int:
+    """Rows to put through the model at once so that training fits into the memory that is free.
+
+    Activations take about 14 hidden and 6 intermediate vectors per token and layer; half of the free
+    memory is planned for them. On a CPU more than 4 rows at once bring no speed.
+
+    Args:
+        model: the model to train.
+        longest: tokens of the longest row.
+        batch_size: rows of one optimizer step; the result divides it.
+        free: bytes of memory that are free; by default measured now.
+    """
+    config = model.config
+    per_token = config.num_hidden_layers * (14 * config.hidden_size + 6 * config.intermediate_size)
+    per_row = per_token * model.dtype.itemsize * longest
+    on_gpu = model.device.type == "cuda"
+    if free is None:
+        import torch
+
+        free = torch.cuda.mem_get_info()[0] if on_gpu else runtime.free_memory()
+    rows = max(1, min(batch_size, free // 2 // per_row, batch_size if on_gpu else 4))
+    return next(size for size in range(rows, 0, -1) if batch_size % size == 0)
+
+
+# --- fine_tune -----------------------------------------------------------------------------------
+
+
+def fine_tune(
+    train_dataset: Sequence[dict],
+    *,
+    validation: Sequence[dict] | None = None,
+    model: PreTrainedModel | None = None,
+    method: str = "lora",
+    epochs: float = 3,
+    learning_rate: float | None = None,
+    rank: int = 16,
+    batch_size: int = 8,
+    seed: int = 0,
+    max_length: int = MAX_LENGTH,
+    save_steps: int | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    live: bool = True,
+    **arguments: Any,
+) -> runs.Run:
+    """Fine-tune the course's model on chat rows, or find the run that has done so already.
+
+    The same rows, settings, weights, code and library versions are the same run: it is not made twice.
+    A run that was cut short is taken up at its last checkpoint and ends as if nothing had happened.
+
+    Args:
+        train_dataset: chat rows; all are checked first, and one bad row stops everything.
+        validation: chat rows whose loss is measured at the end of each epoch.
+        model: weights to start from; by default the course's base model in this machine's dtype.
+        method: "lora" (adapters on all linear layers) or "full" (every weight).
+        epochs: passes over the rows.
+        learning_rate: peak of a cosine schedule with 5 % warm-up; by default 1e-3 (LoRA), 1e-4 (full).
+        rank: LoRA rank r; alpha is 2 r.
+        batch_size: rows per optimizer step.
+        seed: decides the initial adapter and the order of rows.
+        max_length: tokens; a longer row is an error, never cut.
+        save_steps: steps between checkpoints; by default one epoch.
+        callbacks: further `TrainerCallback`s.
+        live: draw progress and loss curve while training.
+        arguments: further fields of TRL's `SFTConfig`.
+
+    Returns:
+        A run whose `folder` holds the adapter (LoRA) or the weights (full), and whose `record` holds
+        `history`, `seconds`, `tokens`, `tokens_per_second`, `micro_batch`, `peak_memory_gb`, `config`.
+
+    Raises:
+        DataError: a row must not be trained on.
+        CourseError: a setting makes no sense.
+    """
+    if method not in LEARNING_RATES:
+        raise CourseError(f"method={method!r} is unknown: choose 'lora' or 'full'.")
+    if not epochs > 0 or batch_size < 1 or rank < 1:
+        raise CourseError(f"epochs={epochs}, batch_size={batch_size}, rank={rank}: all must be above zero.")
+    rows = data.load(train_dataset)
+    held_out = data.load(validation) if validation else None
+    config = {
+        "method": method, "epochs": epochs, "learning_rate": learning_rate or LEARNING_RATES[method],
+        "batch_size": batch_size, "seed": seed, "max_length": max_length,
+        **({"rank": rank} if method == "lora" else {}),
+        **{name: value if isinstance(value, (int, float, str, bool)) else repr(value)
+           for name, value in arguments.items()},
+    }  # fmt: skip
+    machine = runtime.machine()
+    dtype = str(model.dtype).removeprefix("torch.") if model is not None else machine.dtype
+    device = str(model.device.type) if model is not None else machine.device
+    run_key = runs.key(
+        config=config, dtype=dtype, device=device, rows=data.rows_hash(rows), weights=models.weights_hash(model),
+        validation=data.rows_hash(held_out) if held_out else None,
+    )  # fmt: skip
+    with runtime.lock(f"run-{run_key}"):
+        if done := runs.find(run_key):
+            print(f"This run is there already (made in {done.record['seconds']:.0f} s): using it.")
+            return done
+        return _train(
+            runs.unfinished(run_key), run_key, rows, held_out, model, config, save_steps, callbacks, live, arguments
+        )
+
+
+def _train(part, run_key, rows, held_out, model, config, save_steps, callbacks, live, arguments) -> runs.Run:
+    import torch
+    from transformers import set_seed
+    from trl import SFTConfig
+
+    tokenizer = models.load_tokenizer()
+    dataset = data.to_dataset(rows, tokenizer, config["max_length"])
+    evaluation = data.to_dataset(held_out, tokenizer, config["max_length"]) if held_out else None
+    set_seed(config["seed"])
+    model = models.trainable(model, config["rank"] if config["method"] == "lora" else None)
+    plan_file = part / "plan.json"  # the micro-batch changes rounding, so a resumed run keeps its own
+    if not plan_file.is_file():
+        size = micro_batch(model, max(dataset["length"]), config["batch_size"])
+        runtime.atomic_write(plan_file, json.dumps({"micro_batch": size}))
+    plan = json.loads(plan_file.read_text(encoding="utf-8"))
+    per_epoch = math.ceil(len(rows) / config["batch_size"])
+    total = math.ceil(per_epoch * config["epochs"])
+    options = {
+        "output_dir": str(part), "seed": config["seed"], "data_seed": config["seed"],
+        "num_train_epochs": config["epochs"], "learning_rate": config["learning_rate"],
+        "lr_scheduler_type": "cosine", "warmup_steps": max(1, round(0.05 * total)), "weight_decay": 0.0,
+        "per_device_train_batch_size": plan["micro_batch"], "per_device_eval_batch_size": plan["micro_batch"],
+        "gradient_accumulation_steps": config["batch_size"] // plan["micro_batch"],
+        "logging_steps": 1, "eval_strategy": "epoch" if evaluation else "no", "prediction_loss_only": True,
+        "save_strategy": "steps", "save_steps": save_steps or per_epoch, "save_total_limit": 1,
+        "report_to": "none", "disable_tqdm": True, "gradient_checkpointing": False, "bf16": False,
+        "use_cpu": model.device.type == "cpu", "dataloader_pin_memory": False, "remove_unused_columns": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+    } | arguments  # fmt: skip
+    checkpoint = _last_checkpoint(part)
+    history: list[dict] = []
+    if checkpoint:
+        log = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+        history = [{name: row[name] for name in ("step", "epoch", "loss", "eval_loss") if name in row} for row in log]
+        print(f"Taking up the run at step {log[-1]['step']} of {total}.")
+    curve = plots.LiveCurve(total, f"{config['method']}, {len(rows)} rows") if live else None
+    with models.quiet():
+        trainer = trainer_class()(
+            model, args=SFTConfig(**options), processing_class=tokenizer, train_dataset=dataset,
+            eval_dataset=evaluation, callbacks=[_course_callback(curve, history), *callbacks],
+        )  # fmt: skip
+        for noisy in ("PrinterCallback", "ProgressCallback"):
+            for callback in list(trainer.callback_handler.callbacks):
+                if type(callback).__name__ == noisy:
+                    trainer.remove_callback(callback)
+        began = time.perf_counter()
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        seconds = time.perf_counter() - began
+    models.save(trainer.model, tokenizer, part)
+    for folder in part.glob("checkpoint-*"):
+        shutil.rmtree(folder)
+    tokens = round(sum(dataset["length"]) * config["epochs"])
+    device = runtime.machine()
+    return runs.finish(run_key, {
+        "config": config, "rows": len(rows), "rows_hash": data.rows_hash(rows), "history": history,
+        "seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds, **plan,
+        "resumed": checkpoint is not None, "peak_memory_gb": runtime.peak_memory() / 2**30,
+        "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        "dtype": str(model.dtype).removeprefix("torch."), "device": device.device, "cores": device.cores,
+        "steps": trainer.state.global_step, "libraries": runs.fingerprint(), "torch_threads": torch.get_num_threads(),
+    })  # fmt: skip
+
+
+def _last_checkpoint(part: Path) -> Path | None:
+    """The newest whole checkpoint; those that a kill cut short are removed."""
+    for folder in part.glob("checkpoint-*"):
+        if not (folder / "complete").is_file():
+            shutil.rmtree(folder)
+    return max(part.glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]), default=None)
