@@ -48,9 +48,7 @@ def read(path: Path) -> list[dict]:
         recipes[-1][3].extend(names)
     for number, title, _, labels in recipes:
         if not labels:
-            raise runtime.CourseError(
-                f"{path.name}:{number}: {title!r} has no ingredient: write some or delete it."
-            )
+            raise runtime.CourseError(f"{path.name}:{number}: {title!r} has no ingredient: write some or delete it.")
     return [data.recipe(title, lines, list(dict.fromkeys(labels))) for _, title, lines, labels in recipes]
 
 
@@ -74,16 +72,33 @@ def build(folder: Path) -> dict[str, bytes]:
     return {**files, "hashes.json": (json.dumps(hashes, indent=2) + "\n").encode()}
 
 
+def agreement(folder: Path = data.FOLDER) -> dict[str, float]:
+    """How far the blind second labelling agrees with the first.
+
+    Returns:
+        `recipes` (count), `f1` of the names (micro-averaged, as the course scores systems), and `same` (the
+        share of recipes with equal sets of names).
+    """
+    first = {data.title(row): row for name in data.SPLITS for row in read(folder / "recipes" / f"{name}.txt")}
+    second = read(folder / "recipes" / "second_labelling.txt")
+    pairs = [(set(data.answer(row)), set(data.answer(first[data.title(row)]))) for row in second]
+    names = sum(len(a) + len(b) for a, b in pairs)
+    return {
+        "recipes": len(pairs), "f1": 2 * sum(len(a & b) for a, b in pairs) / names,
+        "same": sum(a == b for a, b in pairs) / len(pairs),
+    }  # fmt: skip
+
+
 def main() -> int:
     """Write the files, or with `--check` compare them; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit 1 if a file is not up to date"
-    )
-    parser.add_argument(
-        "--folder", type=Path, default=data.FOLDER, help="folder with recipes/, to write into"
-    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file is not up to date")
+    parser.add_argument("--folder", type=Path, default=data.FOLDER, help="folder with recipes/, to write into")
+    parser.add_argument("--agreement", action="store_true", help="print how two labellers agree, and stop")
     options = parser.parse_args()
+    if options.agreement:
+        print(agreement(options.folder))
+        return 0
     try:
         files = build(options.folder)
     except (runtime.CourseError, OSError) as error:

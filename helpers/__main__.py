@@ -1,4 +1,4 @@
-"""The commands: `python -m helpers start | test | check | pack | build`.
+"""The commands: `python -m helpers start | test | check | fetch | pack | build`.
 
 Pythons too old for the course must still be able to read this file and say so: no newer syntax here.
 """
@@ -30,7 +30,13 @@ def main(arguments):
     commands.add_parser("fetch", help="only bring the model to disk")
     commands.add_parser("pack", help="write course-model.zip for learners whose network is poor")
     build = commands.add_parser("build", help="make lessons/ from the masters in solutions/")
-    build.add_argument("names", nargs="*", help="masters to build; without names, all")
+    build.add_argument("names", nargs="*", help="masters to build, such as 07; without names, all")
+    how = build.add_mutually_exclusive_group()
+    for flag, text in {
+        "no-execute": "keep the outputs that are there", "check": "only say what is out of date or against the rules",
+        "record": "also write minutes and memory onto the lesson's card",
+    }.items():  # fmt: skip
+        how.add_argument(f"--{flag}", dest="how", action="store_const", const=flag, default="execute", help=text)
     try:
         if arguments[:1] == ["test"]:  # all that follows belongs to pytest, options included
             return install.test(arguments[1:])
@@ -45,11 +51,11 @@ def main(arguments):
         if chosen.command == "build":
             from . import authoring
 
-            authoring.build(chosen.names)
+            return authoring.main(chosen.names, chosen.how)
         else:
             from . import models
 
-            print(models.pack() if chosen.command == "pack" else models.fetch())
+            models.pack() if chosen.command == "pack" else print("Model:", models.fetch())
         return 0
     except (CourseError, OSError) as error:  # a full or locked disk needs no traceback
         print("\n" + str(error), file=sys.stderr)

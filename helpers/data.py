@@ -104,9 +104,7 @@ def normalise(name: str) -> str:
     return name.strip(string.punctuation + "“”‘’…–— ")
 
 
-_canonical = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), default=str
-).encode  # one text per content
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str).encode  # one text per content
 
 
 def _digest(value: Any, salt: str = "") -> int:
@@ -336,9 +334,7 @@ def _check_file(path: Path, max_bytes: int) -> None:
         hint = f"did you mean {' or '.join(near[:3])}?" if near else "check folder and name"
         raise _Refused("is a folder" if path.is_dir() else "does not exist", hint)
     if (size := path.stat().st_size) > max_bytes:
-        raise _Refused(
-            f"has {size:,} bytes, more than max_bytes={max_bytes:,}", "split it or raise the limit"
-        )
+        raise _Refused(f"has {size:,} bytes, more than max_bytes={max_bytes:,}", "split it or raise the limit")
     with path.open("rb") as file:
         head = file.read(2**16)
     text = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
@@ -492,8 +488,7 @@ def _shared(keys: array, others: Any, problems: list[Problem]) -> Iterator[tuple
                 theirs.append(_digest(prompt(row)))
         both = np.isin(np.array(keys, dtype=np.uint64), np.array(theirs, dtype=np.uint64))
         yield from (
-            (index, str(other) if is_file else "the other rows")
-            for index in np.flatnonzero(both)[:MAX_PROBLEMS]
+            (index, str(other) if is_file else "the other rows") for index in np.flatnonzero(both)[:MAX_PROBLEMS]
         )
 
 
@@ -524,14 +519,14 @@ def _load(source: Any, **options: Any) -> list[dict]:
 
 
 def open_test(reason: str) -> list[dict]:
-    """Open the sealed test rows, and log why in `test_openings.jsonl` in the course's home folder.
+    """Open the sealed test rows, and log why in `test_openings.jsonl` beside the runs.
 
     Args:
         reason: why now, in a sentence.
     """
     if not isinstance(reason, str) or not reason.strip():
         raise runtime.CourseError('The test set is opened for a reason: open_test("final comparison of …").')
-    rows, log = _load("test"), runtime.home() / "test_openings.jsonl"
+    rows, log = _load("test"), runtime.records() / "test_openings.jsonl"
     with runtime.lock("test_openings"):
         before = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -560,9 +555,7 @@ def split(rows: Sequence[dict], fractions: Sequence[float], seed: int = 0) -> li
         One list of rows per fraction. Rows that ask the same land in the same part.
     """
     if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
-        raise runtime.CourseError(
-            f"fractions={tuple(fractions)} do not sum to 1: give shares like (0.8, 0.2)."
-        )
+        raise runtime.CourseError(f"fractions={tuple(fractions)} do not sum to 1: give shares like (0.8, 0.2).")
     bounds = list(itertools.accumulate(fractions))[:-1]
     parts: list[list[dict]] = [[] for _ in fractions]
     for row in rows:
@@ -594,9 +587,7 @@ def near_duplicates(rows: Sequence[dict], threshold: float = 0.5) -> list[tuple[
 
 
 _staples = FOLDER / "staples.txt"
-STAPLES = (
-    {normalise(line) for line in _staples.read_text("utf-8").splitlines()} if _staples.exists() else set()
-)
+STAPLES = {normalise(line) for line in _staples.read_text("utf-8").splitlines()} if _staples.exists() else set()
 
 
 def leakage(train: Sequence[dict], test: Sequence[dict]) -> list[str]:

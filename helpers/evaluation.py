@@ -198,9 +198,7 @@ class Table(list):
         return "\n".join("  ".join(f"{name}: {value}" for name, value in row.items()) for row in self)
 
 
-def evaluate(
-    system: System, rows: Sequence[dict], name: str = "", *, key: dict[str, Any] | None = None
-) -> Report:
+def evaluate(system: System, rows: Sequence[dict], name: str = "", *, key: dict[str, Any] | None = None) -> Report:
     """Ask a system every question and score the answers.
 
     Args:
@@ -241,9 +239,7 @@ def evaluate(
     if key is None:
         kept = make()
     else:
-        kept = runs.remember(
-            "report", make, system=key, rows=digest, dtype=dtype, device=device, machine=machine.kind
-        )
+        kept = runs.remember("report", make, system=key, rows=digest, dtype=dtype, device=device, machine=machine.kind)
     return Report(name or getattr(system, "__name__", "system"), kept["rows"], digest, dtype, device)
 
 
@@ -278,7 +274,10 @@ class Comparison:
         pairs = [(sign * (f1([x]) - f1([y])), x, y) for x, y in zip(self.a.rows, self.b.rows, strict=True)]
         chosen = sorted((pair for pair in pairs if pair[0] > 0), key=lambda pair: -pair[0])[:count]
         return Table([
-            {"recipe": x["title"], "gold": ", ".join(x["gold"]), self.a.name: x["text"][:300], self.b.name: y["text"][:300]}
+            {
+                "recipe": x["title"], "gold": ", ".join(x["gold"]),
+                self.a.name: x["text"][:300], self.b.name: y["text"][:300],
+            }
             for _, x, y in chosen
         ])  # fmt: skip
 

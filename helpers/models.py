@@ -193,10 +193,12 @@ def _from_index(scratch: Path) -> Path:
 
 
 def _size(folder: Path) -> int:
+    """Bytes of all files in a folder in which another process is at work: files and folders come and go."""
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # files come and go while pip works
-            total += path.stat().st_size
+    for place, _, names in os.walk(folder):  # unlike rglob it passes over folders that have just gone
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.path.getsize(os.path.join(place, name))
     return total
 
 
@@ -223,6 +225,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     del model.config.quantization_config
     # The file's metadata swaps the special tokens; these are the published model's own.
     tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = "<|im_start|>", "<|im_end|>", "<|im_end|>"
+    tokenizer.clean_up_tokenization_spaces = False  # it would eat the spaces before punctuation
     for config in (model.config, model.generation_config):
         config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
         config.pad_token_id = tokenizer.pad_token_id
@@ -356,8 +359,10 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
     """Write an adapter, or full weights with their tokenizer, to `folder` without machine paths."""
     if hasattr(model, "peft_config"):
         model.peft_config["default"].base_model_name_or_path = "SmolLM2-135M-Instruct-Q4_1"
+    # peft would ask the hub whether the vocabulary has grown, which it has not
+    options = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
     with quiet():
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, **options)
     if not hasattr(model, "peft_config"):
         tokenizer.save_pretrained(folder)
     (Path(folder) / "README.md").unlink(missing_ok=True)  # peft's empty model card

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from . import runtime
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,3 +108,9 @@ class LiveCurve:
             self.handles[0].update(bar)
             self.handles[1].update(figure)
         plt.close(figure)
+
+
+def recorded(prefix: str = "") -> list[dict[str, Any]]:
+    """The recorded runs (`data/recorded/runs.json`, made by `record.py` there) whose name starts with `prefix`."""
+    text = (runtime.ROOT / "data" / "recorded" / "runs.json").read_text(encoding="utf-8")
+    return [run for run in json.loads(text) if run["name"].startswith(prefix)]

@@ -35,13 +35,6 @@ class Run:
         return f"Run({self.folder.name}, {told}, {self.record.get('seconds', 0):.0f} s)"
 
 
-def folder() -> Path:
-    """Where runs lie: `$COURSE_RUNS`, else `runs` in the course's home folder."""
-    path = Path(os.environ.get("COURSE_RUNS") or runtime.home() / "runs")
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
 @functools.cache
 def fingerprint() -> dict[str, str]:
     """What else decides a result: the source of `models` and `training`, and the library versions."""
@@ -60,7 +53,7 @@ def key(**parts: Any) -> str:
 
 def find(run_key: str) -> Run | None:
     """The finished run of this key, or None."""
-    record = folder() / run_key / "record.json"
+    record = runtime.records() / run_key / "record.json"
     if not record.is_file():
         return None
     return Run(record.parent, json.loads(record.read_text(encoding="utf-8")))
@@ -68,7 +61,7 @@ def find(run_key: str) -> Run | None:
 
 def unfinished(run_key: str) -> Path:
     """The folder in which a run of this key is being made; it survives a kill and is taken up again."""
-    path = folder() / f"{run_key}.part"
+    path = runtime.records() / f"{run_key}.part"
     path.mkdir(exist_ok=True)
     return path
 
@@ -77,7 +70,7 @@ def finish(run_key: str, record: dict[str, Any]) -> Run:
     """Write the record and give the unfinished folder its final name."""
     part = unfinished(run_key)
     runtime.atomic_write(part / "record.json", json.dumps(record, indent=1, ensure_ascii=False))
-    os.replace(part, folder() / run_key)
+    os.replace(part, runtime.records() / run_key)
     return find(run_key)
 
 
@@ -89,7 +82,7 @@ def remember(kind: str, make: Callable[[], dict], **parts: Any) -> dict:
         make: does the work and returns a JSON-serialisable dict.
         parts: everything the result depends on, as JSON values.
     """
-    path = folder() / f"{kind}-{key(kind=kind, **parts)}.json"
+    path = runtime.records() / f"{kind}-{key(kind=kind, **parts)}.json"
     if not path.is_file():
         runtime.atomic_write(path, json.dumps(make(), ensure_ascii=False))
     return json.loads(path.read_text(encoding="utf-8"))

@@ -29,6 +29,13 @@ def home() -> Path:
     return path
 
 
+def records() -> Path:
+    """Folder of what this learner made: `$COURSE_RUNS`, else `runs` in the course's home folder."""
+    path = Path(os.environ.get("COURSE_RUNS") or home() / "runs")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def atomic_write(path: Path | str, content: str | bytes) -> Path:
     """Write a file so that readers see the old one or the new one, never a half.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from . import plots, runs, runtime
+from . import plots, runtime
 from .evaluation import Report, Table
 
 KEY = ("system", "rows_hash", "n", "dtype", "device")
@@ -13,7 +13,7 @@ KEY = ("system", "rows_hash", "n", "dtype", "device")
 
 def path() -> Path:
     """The file that holds the learner's board, beside the runs."""
-    return runs.folder() / "scoreboard.json"
+    return runtime.records() / "scoreboard.json"
 
 
 def rows() -> list[dict]:

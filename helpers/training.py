@@ -120,9 +120,7 @@ def _attention(module, query, key, value, attention_mask, scaling=None, dropout=
     shared = key.shape[1]
     fold = (batch * shared, heads // shared * length, size)
     future = _future(length, heads // shared, query.dtype, query.device)
-    scores = torch.baddbmm(
-        future, query.reshape(fold), key.reshape(-1, length, size).transpose(1, 2), alpha=scaling
-    )
+    scores = torch.baddbmm(future, query.reshape(fold), key.reshape(-1, length, size).transpose(1, 2), alpha=scaling)
     mixed = torch.bmm(scores.softmax(-1), value.reshape(-1, length, size))
     return mixed.view(batch, heads, length, size).transpose(1, 2), None
 
@@ -249,6 +247,12 @@ def trainer_class() -> type:
             output = model(**inputs, num_items_in_batch=num_items_in_batch)
             return (output.loss, output) if return_outputs else output.loss
 
+        def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+            kept = {name: p.dtype for name, p in self.model.named_parameters()}
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            for name, parameter in self.model.named_parameters():  # peft loads adapters in float32
+                parameter.data = parameter.data.to(kept[name])
+
         def _save_checkpoint(self, model, trial):
             super()._save_checkpoint(model, trial)
             # The mark tells a whole checkpoint from one that a kill cut short.
@@ -271,7 +275,8 @@ def _course_callback(curve: plots.LiveCurve | None, history: list[dict]) -> Trai
                     curve.update(history, state.global_step)
 
         def on_step_end(self, args, state, control, **unused):
-            release_memory()
+            if args.use_cpu and runtime.free_memory() < 2**30:  # costs a tenth of the speed, so only then
+                release_memory()
 
         def on_train_end(self, args, state, control, **unused):
             if curve:
@@ -325,7 +330,7 @@ def fine_tune(
     epochs: float = 3,
     learning_rate: float | None = None,
     rank: int = 16,
-    batch_size: int = 8,
+    batch_size: int = 4,
     seed: int = 0,
     max_length: int = MAX_LENGTH,
     save_steps: int | None = None,

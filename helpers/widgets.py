@@ -22,6 +22,13 @@ def browse(comparison: Comparison, rows: int = 3) -> ipywidgets.Widget:
     """
     import ipywidgets
 
+    class Browser(ipywidgets.VBox):
+        """Brings its first table along as HTML, for pages that have no kernel."""
+
+        def _repr_mimebundle_(self, **options):
+            bundle = super()._repr_mimebundle_(**options)
+            return {**bundle, "text/html": comparison.wins(rows)._repr_html_()}
+
     a, b = comparison.a.name, comparison.b.name
     side = ipywidgets.ToggleButtons(options=[(f"{a} wins", "wins"), (f"{b} wins", "losses")])
     count = ipywidgets.IntSlider(rows, 1, 12, description="rows", continuous_update=False)
@@ -33,4 +40,4 @@ def browse(comparison: Comparison, rows: int = 3) -> ipywidgets.Widget:
     side.observe(redraw, "value")
     count.observe(redraw, "value")
     redraw()
-    return ipywidgets.VBox([side, count, table])
+    return Browser([side, count, table])

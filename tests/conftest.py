@@ -1,18 +1,11 @@
-"""Fixtures that all tests share, and an empty folder of runs for each session."""
+"""Fixtures that tests share."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-
+import matplotlib
 import pytest
 
-# Before anything imports the course: runs and scoreboard start empty, so nothing stale turns a broken
-# trainer green. The model's cache stays where it is; downloading it is tested by itself.
-_scratch = tempfile.TemporaryDirectory(prefix="course-runs-")
-os.environ["COURSE_RUNS"] = os.environ.get("COURSE_TEST_RUNS") or _scratch.name
-os.environ.setdefault("MPLBACKEND", "agg")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+matplotlib.use("agg")
 
 
 @pytest.fixture(scope="session")

@@ -217,9 +217,7 @@ def refused(source, **options) -> list[data.Problem]:
 
 def match(problems, path, line, field, message, remedy):
     found = [p for p in problems if (p.path, p.line, p.field) == (path, line, field)]
-    assert any(message in p.message and remedy in f"{p.message} – {p.remedy}" for p in found), [
-        *map(str, problems)
-    ]
+    assert any(message in p.message and remedy in f"{p.message} – {p.remedy}" for p in found), [*map(str, problems)]
 
 
 @pytest.mark.parametrize(("content", "line", "message", "remedy"), FILES)
@@ -227,9 +225,7 @@ def test_a_bad_file_is_refused(tmp_path, content, line, message, remedy):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
     match(refused(path), str(path), line, "", message, remedy)
-    assert (
-        list(tmp_path.iterdir()) == [path] and path.read_bytes() == content
-    )  # nothing written, nothing mended
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == content  # nothing written, nothing mended
 
 
 @pytest.mark.parametrize(("row", "field", "message", "remedy"), ROWS)
@@ -316,9 +312,7 @@ def test_a_source_that_is_neither_path_nor_rows(source):
     match(refused(source), "rows", 0, "", "is ", "list of rows")
 
 
-@pytest.mark.parametrize(
-    "others", [GOOD[3:], [GOOD[3:]], [GOOD[:1], GOOD[3:]]], ids=["rows", "list", "two lists"]
-)
+@pytest.mark.parametrize("others", [GOOD[3:], [GOOD[3:]], [GOOD[:1], GOOD[3:]]], ids=["rows", "list", "two lists"])
 def test_rows_shared_with_other_rows(path, others):
     match(refused(path, others=others), str(path), 4, "messages", "the other rows", "one of the two only")
 
@@ -343,9 +337,7 @@ def test_over_long_rows_are_counted_with_the_tokenizer_where_there_is_one(tokeni
 def test_any_text_may_answer_where_the_task_is_not_the_recipes():
     free = said("salt, water")
     assert data.load([free], task=None) == [free]
-    match(
-        refused([asked("Soup?")], task="recipe"), "rows", 1, "messages[1].content", "JSON list", "json.dumps"
-    )
+    match(refused([asked("Soup?")], task="recipe"), "rows", 1, "messages[1].content", "JSON list", "json.dumps")
 
 
 def test_several_things_wrong_are_all_named_in_order(tmp_path):
@@ -372,9 +364,7 @@ def test_a_row_repeated_very_often_does_not_fill_the_memory():
 
 
 def test_a_problem_prints_as_file_line_field_message_remedy():
-    problem = data.Problem(
-        "file.jsonl", 12, "messages[2].content", "is a number (42)", "write the answer as a string"
-    )
+    problem = data.Problem("file.jsonl", 12, "messages[2].content", "is a number (42)", "write the answer as a string")
     text = "file.jsonl:12: messages[2].content: is a number (42) – write the answer as a string"
     assert str(problem) == text
 
@@ -410,9 +400,7 @@ FINE = [
 def test_a_good_file_loads_unchanged(tmp_path, rows):
     for escaped in (True, False):
         path = tmp_path / "rows.jsonl"
-        path.write_text(
-            "".join(json.dumps(row, ensure_ascii=escaped) + "\n" for row in rows), "utf-8", newline="\n"
-        )
+        path.write_text("".join(json.dumps(row, ensure_ascii=escaped) + "\n" for row in rows), "utf-8", newline="\n")
         assert data.load(path) == rows
 
 

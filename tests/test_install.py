@@ -35,9 +35,7 @@ COLAB = Host(python=(3, 12), gpu=True, active="colab", executable=Path("/usr/bin
 # --- may it run here? ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "host", [LINUX, LINUX_GPU, MAC, WINDOWS, COLAB, Host(arch="aarch64"), Host(python=(3, 14))]
-)
+@pytest.mark.parametrize("host", [LINUX, LINUX_GPU, MAC, WINDOWS, COLAB, Host(arch="aarch64"), Host(python=(3, 14))])
 def test_machines_that_pytorch_has_wheels_for_are_welcome(host):
     assert install.refusal(host) == ""
 
@@ -190,16 +188,12 @@ def test_colab_gets_no_tools_and_keeps_its_torch(monkeypatch, tmp_path):
 
     there = {"torch": "2.9.0+cu126", "torchvision": "0.24.0", "transformers": "4.57.1", "numpy": "2.0.2"}
     monkeypatch.setenv("COURSE_HOME", str(tmp_path))
-    monkeypatch.setattr(
-        importlib.metadata, "distributions", lambda: [Distribution(*pair) for pair in there.items()]
-    )
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: [Distribution(*pair) for pair in there.items()])
     commands = []
     monkeypatch.setattr(install, "ask", lambda *words: commands.append(words) or ("", ""))
     installed = install.colab()
     assert f"transformers=={PINS['transformers']}" in installed and f"trl=={PINS['trl']}" in installed
-    assert not any(
-        pin.split("==")[0] in {"torch", "numpy", "jupyterlab", "pytest", "ruff"} for pin in installed
-    )
+    assert not any(pin.split("==")[0] in {"torch", "numpy", "jupyterlab", "pytest", "ruff"} for pin in installed)
     limits = Path(commands[0][commands[0].index("-c") + 1]).read_text(encoding="utf-8")
     assert limits.split() == ["torch==2.9.0+cu126", "torchvision==0.24.0"]
     there |= dict(pin.split("==") for pin in installed)

@@ -1,0 +1,78 @@
+"""Record the long runs that lessons replot: `python data/recorded/record.py [name …]`.
+
+Each line of `runs.json` is one run: what was trained, how it did on the 100 validation rows, on which
+machine and when. A recorded run is made anew when its name is given; without names, what is missing is made.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import random
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from helpers import data, evaluation, models, runtime, training  # noqa: E402
+
+FILE = Path(__file__).with_name("runs.json")
+SEEDS = (0, 1, 2)
+
+
+def noisy(rows: list[dict], share: float, seed: int) -> list[dict]:
+    """Rows of which a share has the answer of another recipe."""
+    chance = random.Random(seed)
+    wrong = chance.sample(range(len(rows)), round(share * len(rows)))
+    answers = {i: data.answer(rows[j]) for i, j in zip(wrong, wrong[1:] + wrong[:1], strict=True)}
+    return [
+        data.recipe(data.title(row), data.lines(row), answers.get(i, data.answer(row))) for i, row in enumerate(rows)
+    ]
+
+
+def plan() -> list[tuple[str, int, list[dict], dict]]:
+    """(name, seed, rows, arguments of `fine_tune`) of every recorded run."""
+    train = data.load("train")
+    start = {"epochs": 1, "evaluate": 25}  # what lesson 00 does; the bands of the tests come from its seeds
+    runs = [("start", seed, train[:120], start) for seed in range(5)]
+    runs.append(("main", 0, train, {"epochs": 2}))
+    for count in (25, 100):
+        runs += [(f"rows-{count}", seed, train[:count], {"epochs": 2}) for seed in SEEDS]
+    runs += [("noise-0.50", seed, noisy(train[:100], 0.5, seed), {"epochs": 2}) for seed in SEEDS]
+    runs.append(("overfit", 0, train[:50], {"epochs": 8, "validation": data.load("validation")[:25]}))
+    runs.append(("full", 0, train, {"epochs": 2, "method": "full"}))
+    runs += [("main", seed, train, {"epochs": 2}) for seed in SEEDS[1:]]
+    return runs
+
+
+def main(names: list[str]) -> None:
+    """Make the runs that are named or missing, writing after each."""
+    tokenizer, validation, machine = models.load_tokenizer(), data.load("validation"), runtime.machine()
+    for name, seed, rows, arguments in plan():
+        arguments = dict(arguments)
+        known = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else []
+        if (name, seed) in {(run["name"], run["seed"]) for run in known} and name not in names:
+            continue
+        if names and name not in names:
+            continue
+        questions = validation[: arguments.pop("evaluate", len(validation))]
+        run = training.fine_tune(rows, seed=seed, live=False, **arguments)
+        system = evaluation.prompted(models.load_model(run.folder), tokenizer, progress=False)
+        report = evaluation.evaluate(system, questions, f"{name}, seed {seed}")
+        keep = ("f1", "low", "high", "lenient_f1", "valid_json", "precision", "recall", "exact", "completion_tokens")
+        record = {
+            "name": name, "seed": seed, "rows": len(rows), "n": len(questions), "config": run.record["config"],
+            **{key: round(report.metrics[key], 4) for key in keep},
+            "decoding_seconds": round(report.metrics["seconds"], 3),
+            **{key: run.record[key] for key in ("seconds", "tokens_per_second", "peak_memory_gb", "dtype", "history")},
+            "rows_hash": run.record["rows_hash"], "device": f"{machine.kind}, {machine.cores} cores",
+            "date": datetime.date.today().isoformat(),
+        }  # fmt: skip
+        known = [old for old in known if (old["name"], old["seed"]) != (name, seed)] + [record]
+        known.sort(key=lambda old: (old["name"], old["seed"]))
+        lines = ",\n".join(json.dumps(old, ensure_ascii=False) for old in known)
+        runtime.atomic_write(FILE, f"[\n{lines}\n]\n")
+        print(f"{name}, seed {seed}: F1 {record['f1']:.3f}, {record['seconds']:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,172 @@
+"""Checks of lesson 08."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+from pathlib import Path
+
+from .. import data, evaluation
+from ..exercises import Unscored, Wrong, checker
+
+VERDICTS = ("better", "worse", "cannot tell")
+
+
+# --- 08-2: a paired bootstrap ----------------------------------------------------------------------
+
+
+def _reports() -> tuple[evaluation.Report, evaluation.Report]:
+    """Two reports on the same 60 invented rows: hard rows are hard for both, long rows are the hard ones."""
+    chance, a, b = random.Random(82), [], []
+    for _ in range(60):
+        gold = chance.choice((3, 4, 12, 16))
+        hard = chance.random() * (0.7 if gold > 4 else 0.3)
+        for rows, skill in ((a, 0.93), (b, 0.93 if gold < 5 else 0.87)):
+            rows.append({"hits": round(gold * skill * (1 - hard)), "n_predicted": gold, "n_gold": gold})
+    return tuple(evaluation.Report(name, rows, "same", "none", "none") for name, rows in (("a", a), ("b", b)))
+
+
+def _interval(got) -> tuple[float, float]:
+    try:
+        low, high = map(float, got)
+    except (TypeError, ValueError):
+        raise Wrong(f"It gave {got!r:.80}: return two numbers, (low, high).") from None
+    if not low <= high:
+        raise Wrong(f"It gave ({low:.3f}, {high:.3f}): the lower end comes first.")
+    return low, high
+
+
+@checker("08-2")
+def paired_interval(function) -> str:
+    import numpy as np
+
+    a, b = _reports()
+    low, high = _interval(function(a, a))
+    if max(abs(low), abs(high)) > 1e-9:
+        raise Wrong(
+            f"For a report against itself it gave ({low:+.3f}, {high:+.3f}), where the difference is zero in every "
+            "draw. So the two were scored on different draws: draw once per round and use it for both."
+        )
+    low, high = _interval(function(a, b))
+    draws = np.random.default_rng(0).integers(0, a.n, (2000, a.n))
+    right = evaluation.compare(a, b)
+    spread = right.detectable / 2.8
+
+    def near(x: float, y: float) -> bool:
+        return abs(low - x) < 0.45 * spread and abs(high - y) < 0.45 * spread
+
+    if near(right.low, right.high):
+        return "Right: one draw for both, so what is hard for both cancels. That is what `compare` does."
+    if near(-right.high, -right.low):
+        raise Wrong("The sign is turned round: F1 of `a` minus F1 of `b`.")
+    if max(abs(low), abs(high)) > 1:
+        raise Wrong(
+            f"It gave ({low:.3g}, {high:.3g}): F1 lies between 0 and 1, so use shares, not percentages or counts."
+        )
+    each = np.array([evaluation.f1([x]) - evaluation.f1([y]) for x, y in zip(a.rows, b.rows, strict=True)])
+    if near(*np.percentile(each[draws].mean(1), [2.5, 97.5])):
+        raise Wrong(
+            "You averaged one F1 per row. Ours pools the rows of a draw: `evaluation.f1` takes all of them at once."
+        )
+    if high - low < 0.3 * (right.high - right.low):
+        raise Wrong("Far too narrow. Draw as many rows as there are, and take the middle 95 of 100 differences.")
+    ours = f"({right.low:+.3f}, {right.high:+.3f})"
+    raise Wrong(f"On two invented reports it gave ({low:+.3f}, {high:+.3f}); a paired bootstrap gives about {ours}.")
+
+
+# --- 08-3: a fair comparison -----------------------------------------------------------------------
+
+
+class _Fake:
+    """A system that knows the answers, misses some on purpose, and remembers what it was asked."""
+
+    def __init__(self, rows: list[dict], slips: int) -> None:
+        self.known = {data.prompt(row)[-1]["content"]: data.answer(row) for row in rows}
+        self.order = list(self.known)
+        self.slips, self.asked, self.bare = slips, set(), False
+
+    def __call__(self, chats: list) -> list[str]:
+        answers = []
+        for chat in chats:
+            question = chat[-1]["content"]
+            self.asked.add(question)
+            self.bare |= chat[0] != {"role": "system", "content": data.SYSTEM}
+            names = self.known.get(question, [])
+            slip = question in self.order[: self.slips]
+            answers.append(json.dumps(names[1:] if slip else names, ensure_ascii=False))
+        return answers
+
+
+def _verdict(function, rows: list[dict], slips_tuned: int, slips_base: int) -> str:
+    tuned, base = _Fake(rows, slips_tuned), _Fake(rows, slips_base)
+    got = function(tuned, base, rows)
+    if isinstance(got, bool):
+        raise Wrong(
+            "A yes or no has no room for the third answer: return the verdict, such as `compare(a, b).verdict`."
+        )
+    text = str(getattr(got, "verdict", got)).lower()
+    found = [verdict for verdict in VERDICTS if verdict in text]
+    if tuned.bare or base.bare:
+        side = "Both systems are" if tuned.bare and base.bare else "One side is"
+        raise Wrong(f"{side} asked without the instruction. Hand the chats on as they are.")
+    if tuned.asked != base.asked:
+        raise Wrong("The two are asked different recipes, so easy rows can win. Use the same rows for both.")
+    if len(found) != 1:
+        raise Wrong(f"It returned {got!r:.60}, not one of the three verdicts.")
+    if not tuned.asked:
+        raise Wrong("Neither system was asked anything: evaluate both on `rows`.")
+    if len(tuned.asked) < len(rows):
+        raise Unscored(
+            f"Fair, but it looks at {len(tuned.asked)} of the {len(rows)} rows it was given. Why throw rows away?"
+        )
+    return found[0]
+
+
+@checker("08-3")
+def is_it_better(function) -> str:
+    rows = data.load("validation")[30:70]  # all systems here know every answer, but for slips
+    if _verdict(function, rows, 0, 0) != "cannot tell":
+        raise Wrong("Two systems that answer the same come out different. Is one side's answer changed on the way?")
+    if (got := _verdict(function, rows, 0, 30)) != "better":
+        raise Wrong(f"A system that slips nowhere against one that slips on 30 of 40 rows: {got!r}, not better.")
+    if (got := _verdict(function, rows, 30, 0)) != "worse":
+        raise Wrong(f"A system that slips on 30 of 40 rows against one that slips nowhere: {got!r}, not worse.")
+    if _verdict(function, rows, 0, 1) != "cannot tell":
+        raise Wrong("One slip in 40 rows decides it: you compare two dots. Does the interval hold zero?")
+    return "Right: same rows, same prompt, answers untouched, and a verdict that may say that it cannot tell."
+
+
+# --- 08-4: a verdict on one's own task ---------------------------------------------------------------
+
+NUMBER = r"[-+−]?\d*[.,]?\d+\s*%?"
+PARTS = {
+    "against which opponent": r"\b(against|versus|vs|than|compared|baseline|opponent)\b",
+    "on how many rows": r"\d+(\s+[\w-]+){0,3}\s+(rows|examples|cases|items|questions|recipes)\b|\bn\s*=\s*\d+",
+    "an interval, as in -0.01 to 0.13": (
+        rf"{NUMBER}\s*(to|and|–|—|-|;|…|\.\.+)\s*{NUMBER}|[\[(]\s*{NUMBER}\s*,\s*{NUMBER}\s*[\])]"
+    ),
+    "a verdict (better, worse or cannot tell)": r"better|worse|can(no|')t tell|can not tell",
+}
+
+
+@checker("08-4")
+def my_verdict(text) -> str:
+    if isinstance(text, os.PathLike):
+        path = Path(text)
+        if not path.is_file():
+            raise Wrong(f"{path.name} does not exist yet: write it, then read it here.")
+        text = path.read_text(encoding="utf-8")
+    if not isinstance(text, str) or len(text.split()) < 12:
+        raise Wrong("A few lines of text: systems, rows, difference and interval, verdict, what it does not show.")
+    plain = re.sub(r"\b95\s*%", " ", text.lower()[:5_000])
+    if re.search(r"not (yet )?measured|no numbers yet|not yet run", plain):
+        raise Unscored("An honest state. Add what you would have to measure, on how many rows, and come back.")
+    missing = [part for part, pattern in PARTS.items() if not re.search(pattern, plain)]
+    told = "; ".join(missing)
+    if missing and len(re.findall(r"\d+", plain)) >= 3 and len(plain.split()) >= 40:
+        raise Unscored(f"It may well be a verdict, but this check did not find: {told}. Judge for yourself.")
+    if missing:
+        raise Wrong(f"Still missing: {told}. Without it nobody can tell how sure you are.")
+    return "A verdict that somebody can act on, or doubt. Keep it: the assignment asks for it as a card."

@@ -1,0 +1,31 @@
+"""Moving a control changes what is shown, and a page without a kernel still shows a table."""
+
+from __future__ import annotations
+
+import json
+
+from helpers import data, evaluation, widgets
+
+
+def reports():
+    rows = data.load("validation")[:6]
+    texts = [row["messages"][-1]["content"] for row in rows]
+    swapped = [json.dumps(["wrong", *json.loads(text)[1:]]) if i < 4 else text for i, text in enumerate(texts)]
+    worst = ["[]" if i == 5 else text for i, text in enumerate(texts)]
+    return [evaluation.evaluate(lambda chats, t=t: t, rows, name) for t, name in ((worst, "a"), (swapped, "b"))]
+
+
+def test_choosing_the_other_side_shows_the_losses_and_the_slider_their_number():
+    a, b = reports()
+    box = widgets.browse(evaluation.compare(a, b), rows=2)
+    side, count, table = box.children
+    assert table.value.count("<tr>") == 1 + 2
+    count.value = 4
+    assert table.value.count("<tr>") == 1 + 4
+    side.value = "losses"
+    assert table.value.count("<tr>") == 1 + 1 and a.rows[5]["title"].split()[0] in table.value
+
+
+def test_without_a_kernel_a_table_is_left():
+    a, b = reports()
+    assert "<table>" in widgets.browse(evaluation.compare(a, b))._repr_mimebundle_()["text/html"]
