@@ -134,7 +134,7 @@ def test_the_test_rows_cannot_be_loaded_in_passing(source):
 
 
 def test_opening_the_test_is_logged_with_its_reason(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("COURSE_HOME", str(tmp_path))
+    monkeypatch.setenv("COURSE_RUNS", str(tmp_path))
     rows = data.open_test("first look")
     assert "0 times before" in capsys.readouterr().out
     data.open_test("  final comparison ")
@@ -147,7 +147,7 @@ def test_opening_the_test_is_logged_with_its_reason(tmp_path, monkeypatch, capsy
 
 @pytest.mark.parametrize("reason", ["", "  ", None])
 def test_the_test_is_not_opened_without_a_reason(tmp_path, monkeypatch, reason):
-    monkeypatch.setenv("COURSE_HOME", str(tmp_path))
+    monkeypatch.setenv("COURSE_RUNS", str(tmp_path))
     with pytest.raises(runtime.CourseError, match="reason"):
         data.open_test(reason)
     assert not list(tmp_path.iterdir())
