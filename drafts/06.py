@@ -162,7 +162,7 @@ New rows came, and no old row moved.
 ## A copy in disguise
 Copies of validation rows must not stand in training. Equal ones are easy to find. Real ones are not equal: people
 re-post recipes under another title, or double the batch. Mails are forwarded, code gets its variables renamed. Let us
-be the re-poster, and build a **leaky** training file: a few honest rows, and copies of twenty validation recipes. Twenty
+be the re-poster, and build a **leaky** training file: ten honest rows, and copies of fifteen validation recipes. Fifteen
 other validation recipes, `fresh`, are copied nowhere.
 """
 
@@ -173,9 +173,9 @@ def disguise(row):
     lines = [re.sub(r"\d+", lambda number: str(int(number[0]) + 1), line) for line in data.lines(row)]
     return data.recipe(f"Our {data.title(row)}", lines, data.answer(row))
 
-leaked, fresh = validation[30:50], validation[60:80]
-leaky = train[:16] + [disguise(row) for row in leaked]
-print(data.prompt(leaked[0])[-1]["content"], data.prompt(leaky[16])[-1]["content"], sep="\n\n")
+leaked, fresh = validation[30:45], validation[60:75]
+leaky = train[:10] + [disguise(row) for row in leaked]
+print(data.prompt(leaked[0])[-1]["content"], data.prompt(leaky[10])[-1]["content"], sep="\n\n")
 
 # %% [markdown]
 """
@@ -184,7 +184,7 @@ of lines* of two recipes. First the plain copies, then the disguised ones, twice
 """
 
 # %% tags=NBVAL_CHECK_OUTPUT
-plain = data.check(train[:16] + leaked, others=leaked)
+plain = data.check(train[:10] + leaked, others=leaked)
 len(plain), len(data.check(leaky, others=leaked)), len(data.near_duplicates(leaky + leaked))
 
 # %% [markdown]
@@ -196,7 +196,7 @@ has changed. This file would pass. So train on it, and measure on both sets.
 # %%
 from helpers import evaluation
 
-run = training.fine_tune(leaky, epochs=2, batch_size=4)
+run = training.fine_tune(leaky, epochs=3)
 tuned = evaluation.prompted(models.load_model(run.folder), tokenizer, max_new_tokens=128)
 on_leaked = evaluation.evaluate(tuned, leaked, "leaked rows", key={"run": run.folder.name})
 on_fresh = evaluation.evaluate(tuned, fresh, "fresh rows", key={"run": run.folder.name})
@@ -205,7 +205,7 @@ evaluation.Table(on_leaked.summary() + on_fresh.summary())
 # %% [markdown]
 """
 One model, one metric, two scores. Only the lower one tells about the *next* recipe; a validation set with copies in it
-would have shown you the other. But wait: twenty recipes each, wide intervals. Were the leaked ones just easier?
+would have shown you the other. But wait: fifteen recipes each, wide intervals. Were the leaked ones just easier?
 
 To find out, the experiment was done both ways round, with three seeds each: copies of the first set in training, then
 copies of the second. Every set was scored when it had leaked and when it had not.
@@ -216,13 +216,12 @@ import json
 
 from helpers import plots
 
-leaks = json.loads((data.FOLDER / "recorded" / "leakage.json").read_text(encoding="utf-8"))
+colours = {"first": plots.COLOURS["train"], "second": plots.COLOURS["validation"]}
 figure, ax = plots.axes(height=2.4)
-for leak in leaks:
-    for place, name in enumerate(("as fresh", "as leaked")):
-        colour = plots.COLOURS["validation" if leak["set"] == "second" else "train"]
-        ax.plot(leak[name], place, "o", color=colour, alpha=0.7)
-ax.set(yticks=(0, 1), yticklabels=("as fresh", "as leaked"), xlabel="F1 (colour: set of recipes)", ylim=(-0.5, 1.5))
+for leak in json.loads((data.FOLDER / "recorded" / "leakage.json").read_text(encoding="utf-8")):
+    for name, f1 in leak["f1"].items():
+        ax.plot(f1, int(name == leak["copied"]), "o", color=colours[name], alpha=0.7)
+ax.set(yticks=(0, 1), yticklabels=("fresh", "leaked"), xlabel="F1 (colour: set of recipes)", ylim=(-0.5, 1.5))
 
 # %% [markdown]
 """
@@ -321,7 +320,7 @@ One point live, in small: the rows of before, half of them swapped, same setting
 """
 
 # %%
-noisy_run = training.fine_tune(noisy, epochs=2, batch_size=4)
+noisy_run = training.fine_tune(noisy, epochs=3)
 confused = evaluation.prompted(models.load_model(noisy_run.folder), tokenizer, max_new_tokens=128)
 on_noise = evaluation.evaluate(confused, fresh, "half swapped", key={"run": noisy_run.folder.name})
 evaluation.compare(on_noise, on_fresh)
@@ -337,7 +336,7 @@ Our gold answers were written by people and models under one rule, and somebody 
 you. Read the rule; a good one fits on a page and decides most cases.
 
 ## Your turn: label ten recipes, blind
-Every second recipe of `fresh`. You have not seen their answers; please do not look them up now. It takes ten minutes,
+You have not seen their answers; please do not look them up now. It takes ten minutes,
 and nothing in this course teaches more about data. Below stand the rule and the recipes. Write one list for each recipe,
 in this order. Where the rule does not decide, decide yourself and go on.
 """
@@ -345,7 +344,7 @@ in this order. Where the rule does not decide, decide yourself and go on.
 # %%
 from IPython.display import Markdown, display
 
-ten = fresh[::2]
+ten = validation[60:80:2]
 display(Markdown(data.RULE))
 for number, row in enumerate(ten, 1):
     print(f"{number}. {data.title(row)}", *data.lines(row), "", sep="\n   ")
@@ -385,8 +384,8 @@ verdict
 
 # %% [markdown]
 """
-A *system* in this course is anything that takes questions and gives answers. So you are one, and so is a drawer full of
-the answers that the small model gave a minute ago. Both go onto the same ten recipes. Then come your differences with the course, name by name. Ask under
+A *system* in this course is anything that takes questions and gives answers. So you are one. The small model of before
+meets the same ten recipes (none of them had leaked). Then come your differences with the course, name by name. Ask under
 each: was it me, was it them, or does the rule not say?
 """
 
@@ -395,7 +394,8 @@ from helpers import scoreboard
 
 if verdict.status in ("right", "unscored"):
     you = evaluation.evaluate(lambda chats: [json.dumps(names) for names in my_lists], ten, "you")
-    model = evaluation.evaluate(lambda chats: on_fresh.rows[::2], ten, "the leaky model")
+    model = evaluation.evaluate(tuned, ten, "LoRA, 25 rows", key={"run": run.folder.name})
+    scoreboard.add(model, trained_seconds=run.record["seconds"], note="ten rows that were not leaked")
     scoreboard.add(you, note="ten rows, labelled blind by one person")
     print(evaluation.compare(model, you), "\n")
     for row in you.rows:

@@ -240,7 +240,7 @@ zero = evaluation.evaluate(plain, validation[:25], "zero-shot", key={"prompt": "
 shots = evaluation.evaluate(shown, validation[:25], "3-shot", key={"prompt": "train[:3]"})
 scoreboard.add(zero, note="base model, instruction only")
 scoreboard.add(shots, note="base model, three examples")
-del base
+del base, plain, shown
 evaluation.Table([*zero.summary(), *shots.summary()])
 
 # %% [markdown]

@@ -41,7 +41,7 @@ these are **right**. F1 is twice *right*, divided by *named* plus *there*.
 # %% id=three-rows
 ranked = report.worst(report.n)
 for row in (ranked[-1], ranked[report.n // 3], ranked[0]):
-    print("there:", ", ".join(row["gold"]), "\nnamed:", row["text"])
+    print("there:", ", ".join(row["gold"]), "\nnamed:", row["text"][:300])
     print(f"{row['hits']} right, {row['n_predicted']} named, {row['n_gold']} there: {evaluation.f1([row]):.2f}\n")
 
 # %% [markdown]
