@@ -9,7 +9,7 @@ model learns from, and what has moved in it afterwards.
 
 - tell pre-training, continued pre-training, supervised fine-tuning, preference tuning and reinforcement learning apart;
 - say what the model really sees of a chat, and which tokens carry the loss;
-- show what tuning changed in the model's next-token probabilities, and what it left alone.
+- show what tuning changed in the model's next-token probabilities, and how far the change leaks.
 """
 
 # %% [markdown] tags=badges
@@ -413,8 +413,8 @@ table
 # %% [markdown]
 """
 We trained the second number, and the two on its right came along: a model that finds the right answer likely also
-prefers it to a lazy one, and earns reward with its own tries. The number on the left hardly cares: most of it is
-recipe, which nobody graded.
+prefers it to a lazy one, and earns reward with its own tries. The number on the left got nothing out of it: most of it
+is recipe, which nobody graded.
 
 ## What stayed, and what leaked
 Tuning for recipes should leave everything else alone. Does it? Three questions: one that has nothing to do with food,
@@ -430,9 +430,9 @@ for text, system in ((france, None), (france, data.SYSTEM), (pancakes, None)):
 
 # %% [markdown]
 """
-Far from food, knowledge and manners are still there. The new habit hangs on the *prompt*: under our instruction the tuned
-model treats anything as a recipe. But it leaks. Nothing in SFT says "only here": the nearer a text is to the training
-rows, the more of the change it feels.
+Far from food, the knowledge is still there. (And the manners? Did it still answer in a sentence?) The new habit hangs
+on the *prompt*: under our instruction the tuned model treats anything as a recipe. But it leaks. Nothing in SFT says "only
+here": the nearer a text is to the training rows, the more of the change it feels.
 
 That can be measured without reading answers. **Perplexity** is the exponential of the mean surprise: equal means
 untouched, higher means worse.
@@ -453,8 +453,8 @@ evaluation.Table([{"text": name, **{m: perplexity(pair[m], text) for m in pair}}
 
 # %% [markdown]
 """
-Prose and code pay a little. Our own prompt pays most: **not graded is not the same as not touched**. The mask says what
-the model is corrected for; the weights that move serve every text. Lesson 16 follows this to real forgetting.
+Every text pays, and our own prompt pays most: **not graded is not the same as not touched**. The mask says what the
+model is corrected for; the weights that move serve every text. Lesson 16 follows this to real forgetting.
 
 ## The guest, measured
 One debt is left. We ask the tuned model the 25 recipes of lesson 00 twice: as it was tuned, and with the system prompt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import io
@@ -312,8 +313,7 @@ def load_model(
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    model = model.to(machine.device).eval()
-    return _float32_activations(model) if model.dtype == torch.bfloat16 else model
+    return model.to(machine.device).eval()
 
 
 def weights_hash(model: PreTrainedModel | None = None) -> str:
@@ -366,22 +366,6 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
     if not hasattr(model, "peft_config"):
         tokenizer.save_pretrained(folder)
     (Path(folder) / "README.md").unlink(missing_ok=True)  # peft's empty model card
-
-
-def _float32_activations(model: PreTrainedModel) -> PreTrainedModel:
-    """Keep bfloat16 weights but carry activations in float32 between the matrix products.
-
-    Rounding every intermediate result to bfloat16 makes an answer depend on the batch it was decoded in.
-    """
-    import torch
-    from torch.nn.functional import embedding, linear
-
-    for layer in model.modules():
-        if isinstance(layer, torch.nn.Linear):
-            layer.forward = lambda x, w=layer.weight, b=layer.bias: linear(x.to(w.dtype), w, b).float()
-        elif isinstance(layer, torch.nn.Embedding):
-            layer.forward = lambda ids, w=layer.weight: embedding(ids, w).float()
-    return model
 
 
 def tiny_model(seed: int = 0) -> PreTrainedModel:
@@ -463,42 +447,93 @@ def _decoding_batch(model: PreTrainedModel, length: int) -> int:
     return max(1, min(32, runtime.free_memory() // 4 // (4 * per_token * max(length, 1))))
 
 
+STEP = 32  # widths are multiples of this, so that sums run in the same order however wide the padding is
+
+
+@functools.cache
+def _cache_layer() -> type:
+    from transformers.cache_utils import DynamicLayer
+
+    class RowCacheLayer(DynamicLayer):
+        """Keys and values, (rows, heads, width, size), in which each row's next token has its own place."""
+
+        def __init__(self, places: dict[str, torch.Tensor]) -> None:
+            super().__init__()
+            self.places = places  # "next": (rows,), where the coming token of each row goes
+
+        def update(self, key, value, *unused, **also_unused):
+            import torch
+
+            if not self.is_initialized:  # the prompts, padded on the right
+                self.is_initialized, self.keys, self.values = True, key, value
+                return key, value
+            rows, place = torch.arange(len(key), device=key.device), self.places["next"]
+            if self.places["width"] > self.keys.shape[-2]:
+                more = (0, 0, 0, self.places["width"] - self.keys.shape[-2])
+                self.keys, self.values = (torch.nn.functional.pad(kept, more) for kept in (self.keys, self.values))
+            self.keys[rows, :, place], self.values[rows, :, place] = key[:, :, 0], value[:, :, 0]
+            return self.keys, self.values
+
+    return RowCacheLayer
+
+
+def _decoding_attention(module, query, key, value, mask, scaling=None, **unused):
+    """Attention of whole prompts, or of one new token per row, without copying the heads that are shared."""
+    from torch.nn.functional import scaled_dot_product_attention
+
+    batch, heads, length, size = query.shape
+    if length > 1:
+        mixed = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
+        return mixed.transpose(1, 2), None
+    query = query.reshape(batch, key.shape[1], -1, size)  # the heads that share a key head are its queries
+    mixed = scaled_dot_product_attention(query, key, value, mask, scale=scaling)
+    return mixed.reshape(batch, 1, heads, size), None
+
+
 def _greedy(model: PreTrainedModel, prompts: list[list[int]], limit: int, eos: int) -> list[list[int]]:
-    """Greedy continuation of left-padded prompts; rows that have ended leave the batch."""
-    import torch
+    """Greedy continuation of prompts: the same tokens whatever else is in the batch.
 
-    device, width = model.device, max(map(len, prompts))
-    ids = torch.tensor([[eos] * (width - len(p)) + p for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    alive, output, cache = list(range(len(prompts))), [[] for _ in prompts], None
-    for _ in range(limit):
-        out = model.base_model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-        )
-        cache, chosen = out.past_key_values, _best_token(model, out.last_hidden_state[:, -1])
-        for row, token in zip(alive, chosen.tolist(), strict=True):
-            output[row].append(token)
-        keep = (chosen != eos).nonzero().flatten()
-        if len(keep) == 0:
-            break
-        positions = positions[:, -1:] + 1
-        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
-        if len(keep) < len(alive):
-            cache.batch_select_indices(keep)
-            alive = [alive[i] for i in keep.tolist()]
-            chosen, mask, positions = chosen[keep], mask[keep], positions[keep]
-        ids = chosen[:, None]
-    return output
-
-
-def _best_token(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-    """Likeliest next token of each row, shape (batch,), from hidden states of shape (batch, hidden).
-
-    bfloat16 logits near 20 come in steps of 0.125, so the best tokens often tie and the winner depends on
-    the batch. The eight best are therefore scored again in float32.
+    Padding stands on the right and every row's tokens follow each other, so that each sum runs over the
+    same numbers in the same order, alone or in a batch.
     """
-    head = model.get_output_embeddings()
-    best = head(hidden).topk(8, dim=-1).indices.sort(dim=-1).values  # sorted: ties fall to the lowest id
-    exact = (head.weight[best].float() @ hidden.float()[:, :, None]).squeeze(-1)
-    return best.gather(1, exact.argmax(-1, keepdim=True)).squeeze(1)
+    import torch
+    from transformers import AttentionInterface, AttentionMaskInterface, Cache
+
+    if len(prompts) == 1:
+        return _greedy(model, prompts * 2, limit, eos)[:1]
+    AttentionInterface.register("course_decoding", _decoding_attention)
+    AttentionMaskInterface.register("course_decoding", lambda *unused, **also_unused: None)
+    model.set_attn_implementation("course_decoding")
+    width, device = -(-max(map(len, prompts)) // STEP) * STEP, model.device
+    ids = torch.tensor([p + [eos] * (width - len(p)) for p in prompts], device=device)
+    places = {"next": torch.tensor([len(p) for p in prompts], device=device)}
+    cache = Cache(layers=[_cache_layer()(places) for _ in range(model.config.num_hidden_layers)])
+    hidden = model.base_model(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
+    last = hidden[torch.arange(len(prompts)), places["next"] - 1]
+    del hidden
+    alive, output = list(range(len(prompts))), [[] for _ in prompts]
+    ended = [False] * len(prompts)
+    while True:
+        chosen = model.get_output_embeddings()(last).argmax(-1)
+        for row, token in zip(alive, chosen.tolist(), strict=True):
+            if not ended[row]:
+                output[row].append(token)
+                ended[row] = token == eos or len(output[row]) == limit
+        if all(ended):
+            return output
+        # Ended rows leave, a few at a time, as moving the others costs; two stay, for a product with one
+        # row is summed in another order than products with more.
+        going = [i for i, row in enumerate(alive) if not ended[row]]
+        if len(going) <= 0.8 * len(alive) and len(alive) > 2:
+            going = going if len(going) > 1 else [going[0], not going[0]]
+            keep = torch.tensor(going, device=device)
+            cache.batch_select_indices(keep)
+            alive, chosen, places["next"] = [alive[i] for i in going], chosen[keep], places["next"][keep]
+        width = max(width, -(-(int(places["next"].max()) + 1) // STEP) * STEP)
+        places["width"] = width
+        mask = torch.arange(width, device=device) <= places["next"][:, None]
+        last = model.base_model(
+            input_ids=chosen[:, None], attention_mask=mask[:, None, None], position_ids=places["next"][:, None],
+            past_key_values=cache, use_cache=True,
+        ).last_hidden_state[:, -1]  # fmt: skip
+        places["next"] = places["next"] + 1

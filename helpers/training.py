@@ -1,14 +1,15 @@
 """A TRL trainer made fast on small machines, and `fine_tune`, which runs it so that nothing is lost.
 
 Four things make it fast, and the last two are short enough to read here:
-logits are computed only where a label is; rows of similar length share a batch; LoRA is one function
-whose backward pass is written out; attention on the CPU is two batched matrix products.
+logits are computed only where a label is; rows of similar length share a batch; LoRA, norm and gate are
+functions whose backward pass is written out; attention on the CPU is two batched matrix products.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 import json
 import math
 import random
@@ -29,23 +30,24 @@ if TYPE_CHECKING:
 
 LEARNING_RATES = {"lora": 1e-3, "full": 1e-4}  # good at 135 M parameters; at 7B start ten times lower
 MAX_LENGTH = 2048
+WIDTH = 16  # batches are as wide as a multiple of this: fewer shapes, for each of which the CPU keeps a plan
 
 
 # --- batches -------------------------------------------------------------------------------------
 
 
 def collate(features: Sequence[dict[str, list[int]]], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """Pad rows on the right to the longest one.
+    """Pad rows on the right to the longest one, rounded up to a multiple of 16.
 
     No attention mask is needed: attention is causal, so no real token ever sees the padding after it,
     and padding has no label.
 
     Returns:
-        `input_ids` and `labels`, both of shape (rows, longest), dtype int64.
+        `input_ids` and `labels`, both of shape (rows, width), dtype int64.
     """
     import torch
 
-    width = max(len(row["input_ids"]) for row in features)
+    width = -(-max(len(row["input_ids"]) for row in features) // WIDTH) * WIDTH
     pad = {"input_ids": pad_token_id, "labels": -100}
     return {
         name: torch.tensor([row[name] + [fill] * (width - len(row[name])) for row in features])
@@ -107,6 +109,66 @@ def _lora_function() -> type[torch.autograd.Function]:
     return LoRAFunction
 
 
+@functools.cache
+def _norm_function() -> type[torch.autograd.Function]:
+    import torch
+
+    class RMSNormFunction(torch.autograd.Function):
+        """y = w x / rms(x) (Zhang and Sennrich, 2019); saves x and one number per token."""
+
+        @staticmethod
+        def forward(ctx, x, weight, epsilon):
+            wide = torch.promote_types(x.dtype, torch.float32)
+            square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide).square_()
+            scale = square.div_(x.shape[-1]).add_(epsilon).rsqrt_()
+            ctx.save_for_backward(x, weight, scale)
+            return (x * scale).to(x.dtype).mul_(weight)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            x, weight, scale = ctx.saved_tensors
+            straight = x * scale
+            weight_gradient = None
+            if ctx.needs_input_grad[1]:
+                weight_gradient = (gradient * straight).flatten(0, -2).sum(0).to(weight.dtype)
+            gradient = gradient * weight
+            along = (gradient * straight).mean(-1, keepdim=True)
+            return straight.mul_(along).neg_().add_(gradient).mul_(scale).to(x.dtype), weight_gradient, None
+
+    return RMSNormFunction
+
+
+@functools.cache
+def _gate_function() -> type[torch.autograd.Function]:
+    import torch
+
+    class GateFunction(torch.autograd.Function):
+        """y = silu(gate) · up; saves the two inputs only."""
+
+        @staticmethod
+        def forward(ctx, gate, up):
+            ctx.save_for_backward(gate, up)
+            return torch.nn.functional.silu(gate).mul_(up)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            gate, up = ctx.saved_tensors
+            return (
+                torch.ops.aten.silu_backward(gradient * up, gate),
+                torch.nn.functional.silu(gate).mul_(gradient),
+            )
+
+    return GateFunction
+
+
+def _norm_forward(self, x: torch.Tensor) -> torch.Tensor:
+    return _norm_function().apply(x, self.weight, self.variance_epsilon)
+
+
+def _mlp_forward(self, x: torch.Tensor) -> torch.Tensor:
+    return self.down_proj(_gate_function().apply(self.gate_proj(x), self.up_proj(x)))
+
+
 def _lora_forward(self, x: torch.Tensor) -> torch.Tensor:
     A, B = self.lora_A["default"].weight, self.lora_B["default"].weight
     return _lora_function().apply(x, self.base_layer.weight, A, B, self.scaling["default"])
@@ -147,8 +209,9 @@ def _loss_forward(self, input_ids, labels, num_items_in_batch=None, **unused):
 def make_fast(model: PreTrainedModel) -> PreTrainedModel:
     """Give a causal LM (with or without LoRA) the fast forward passes; its parameters stay as they are.
 
-    LoRA layers without dropout or bias get the written-out function. Attention on the CPU gets the two
-    products, for rows of up to 512 tokens; longer rows keep PyTorch's, whose memory grows more slowly.
+    LoRA layers without dropout or bias, and the norms and gates of Llama models, get the written-out
+    functions. Attention on the CPU gets the two products, for rows of up to 512 tokens; longer rows keep
+    PyTorch's, whose memory grows more slowly.
     """
     from transformers import AttentionInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -162,6 +225,10 @@ def make_fast(model: PreTrainedModel) -> PreTrainedModel:
     base.set_attn_implementation("course")
     base.forward = MethodType(_loss_forward, base)
     for layer in base.modules():
+        if type(layer).__name__ == "LlamaRMSNorm":
+            layer.forward = MethodType(_norm_forward, layer)
+        elif type(layer).__name__ == "LlamaMLP" and base.config.hidden_act == "silu":
+            layer.forward = MethodType(_mlp_forward, layer)
         if hasattr(layer, "lora_A") and layer.base_layer.bias is None and not layer.use_dora["default"]:
             if not getattr(layer.lora_dropout["default"], "p", 0):
                 layer.forward = MethodType(_lora_forward, layer)
@@ -219,8 +286,8 @@ def trainer_class() -> type:
     class CourseTrainer(SFTTrainer):
         """TRL's trainer on encoded rows, with the course's batches, loss and optimizer."""
 
-        def __init__(self, model, *, processing_class, **arguments):
-            pad = processing_class.pad_token_id
+        def __init__(self, model, *, processing_class, tokens_at_once=768, **arguments):
+            self.tokens_at_once, pad = tokens_at_once, processing_class.pad_token_id
             super().__init__(
                 make_fast(model), processing_class=processing_class,
                 data_collator=functools.partial(collate, pad_token_id=pad), **arguments,
@@ -242,6 +309,16 @@ def trainer_class() -> type:
                     eps=args.adam_epsilon, weight_decay=args.weight_decay,
                 )  # fmt: skip
             return self.optimizer
+
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            rows, width = inputs["input_ids"].shape
+            size = max(1, self.tokens_at_once // width)  # the memory a step takes follows tokens, not rows
+            return sum(
+                super(CourseTrainer, self).training_step(
+                    model, {name: value[i : i + size] for name, value in inputs.items()}, num_items_in_batch
+                )
+                for i in range(0, rows, size)
+            )
 
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             output = model(**inputs, num_items_in_batch=num_items_in_batch)
@@ -294,28 +371,28 @@ def release_memory() -> None:
             pass
 
 
-def micro_batch(model: PreTrainedModel, longest: int, batch_size: int, free: int | None = None) -> int:
-    """Rows to put through the model at once so that training fits into the memory that is free.
+def micro_batch_tokens(model: PreTrainedModel, longest: int, free: int | None = None) -> int:
+    """Tokens, padding included, to put through the model at once so that training fits into free memory.
 
-    Activations take about 14 hidden and 6 intermediate vectors per token and layer; half of the free
-    memory is planned for them. On a CPU more than 4 rows at once bring no speed.
+    A token takes about 10 hidden and 3 intermediate vectors and its attention scores per layer, and a third
+    of the tokens bear labels, whose logits take 14 bytes per word of the vocabulary. Full fine-tuning
+    takes 14 bytes per weight first (gradients, float32 copies, two moments). A third of what is left is
+    planned for. On a CPU more than 768 tokens at once bring no speed.
 
     Args:
-        model: the model to train.
+        model: the model to train, with its adapters if it has any.
         longest: tokens of the longest row.
-        batch_size: rows of one optimizer step; the result divides it.
         free: bytes of memory that are free; by default measured now.
     """
-    config = model.config
-    per_token = config.num_hidden_layers * (14 * config.hidden_size + 6 * config.intermediate_size)
-    per_row = per_token * model.dtype.itemsize * longest
-    on_gpu = model.device.type == "cuda"
+    config, on_gpu = model.config, model.device.type == "cuda"
     if free is None:
         import torch
 
         free = torch.cuda.mem_get_info()[0] if on_gpu else runtime.free_memory()
-    rows = max(1, min(batch_size, free // 2 // per_row, batch_size if on_gpu else 4))
-    return next(size for size in range(rows, 0, -1) if batch_size % size == 0)
+    vectors = 10 * config.hidden_size + 3 * config.intermediate_size + config.num_attention_heads * longest
+    per_token = config.num_hidden_layers * vectors * model.dtype.itemsize + config.vocab_size * 14 // 3
+    free -= 14 * sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return max(WIDTH, min(free // 3 // per_token, 16384 if on_gpu else 768))
 
 
 # --- fine_tune -----------------------------------------------------------------------------------
@@ -361,7 +438,7 @@ def fine_tune(
 
     Returns:
         A run whose `folder` holds the adapter (LoRA) or the weights (full), and whose `record` holds
-        `history`, `seconds`, `tokens`, `tokens_per_second`, `micro_batch`, `peak_memory_gb`, `config`.
+        `history`, `seconds`, `tokens`, `tokens_per_second`, `micro_batch_tokens`, `peak_memory_gb`, `config`.
 
     Raises:
         DataError: a row must not be trained on.
@@ -408,8 +485,8 @@ def _train(part, run_key, rows, held_out, model, config, save_steps, callbacks, 
     model = models.trainable(model, config["rank"] if config["method"] == "lora" else None)
     plan_file = part / "plan.json"  # the micro-batch changes rounding, so a resumed run keeps its own
     if not plan_file.is_file():
-        size = micro_batch(model, max(dataset["length"]), config["batch_size"])
-        runtime.atomic_write(plan_file, json.dumps({"micro_batch": size}))
+        plan = {"micro_batch_tokens": micro_batch_tokens(model, max(dataset["length"]))}
+        runtime.atomic_write(plan_file, json.dumps(plan))
     plan = json.loads(plan_file.read_text(encoding="utf-8"))
     per_epoch = math.ceil(len(rows) / config["batch_size"])
     total = math.ceil(per_epoch * config["epochs"])
@@ -417,8 +494,8 @@ def _train(part, run_key, rows, held_out, model, config, save_steps, callbacks, 
         "output_dir": str(part), "seed": config["seed"], "data_seed": config["seed"],
         "num_train_epochs": config["epochs"], "learning_rate": config["learning_rate"],
         "lr_scheduler_type": "cosine", "warmup_steps": max(1, round(0.05 * total)), "weight_decay": 0.0,
-        "per_device_train_batch_size": plan["micro_batch"], "per_device_eval_batch_size": plan["micro_batch"],
-        "gradient_accumulation_steps": config["batch_size"] // plan["micro_batch"],
+        "per_device_train_batch_size": config["batch_size"],
+        "per_device_eval_batch_size": max(1, plan["micro_batch_tokens"] // max(dataset["length"])),
         "logging_steps": 1, "eval_strategy": "epoch" if evaluation else "no", "prediction_loss_only": True,
         "save_strategy": "steps", "save_steps": save_steps or per_epoch, "save_total_limit": 1,
         "report_to": "none", "disable_tqdm": True, "gradient_checkpointing": False, "bf16": False,
@@ -435,7 +512,8 @@ def _train(part, run_key, rows, held_out, model, config, save_steps, callbacks, 
     with models.quiet():
         trainer = trainer_class()(
             model, args=SFTConfig(**options), processing_class=tokenizer, train_dataset=dataset,
-            eval_dataset=evaluation, callbacks=[_course_callback(curve, history), *callbacks],
+            eval_dataset=evaluation, tokens_at_once=plan["micro_batch_tokens"],
+            callbacks=[_course_callback(curve, history), *callbacks],
         )  # fmt: skip
         for noisy in ("PrinterCallback", "ProgressCallback"):
             for callback in list(trainer.callback_handler.callbacks):
@@ -445,6 +523,11 @@ def _train(part, run_key, rows, held_out, model, config, save_steps, callbacks, 
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         seconds = time.perf_counter() - began
     models.save(trainer.model, tokenizer, part)
+    trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    dtype, steps = str(model.dtype).removeprefix("torch."), trainer.state.global_step
+    del trainer, model
+    gc.collect()  # a trainer is full of cycles, and its memory is needed for the next model
+    release_memory()
     for folder in part.glob("checkpoint-*"):
         shutil.rmtree(folder)
     tokens = round(sum(dataset["length"]) * config["epochs"])
@@ -453,9 +536,8 @@ def _train(part, run_key, rows, held_out, model, config, save_steps, callbacks, 
         "config": config, "rows": len(rows), "rows_hash": data.rows_hash(rows), "history": history,
         "seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds, **plan,
         "resumed": checkpoint is not None, "peak_memory_gb": runtime.peak_memory() / 2**30,
-        "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-        "dtype": str(model.dtype).removeprefix("torch."), "device": device.device, "cores": device.cores,
-        "steps": trainer.state.global_step, "libraries": runs.fingerprint(), "torch_threads": torch.get_num_threads(),
+        "trainable_parameters": trained, "dtype": dtype, "device": device.device, "cores": device.cores,
+        "steps": steps, "libraries": runs.fingerprint(), "torch_threads": torch.get_num_threads(),
     })  # fmt: skip
 
 

@@ -31,6 +31,18 @@ def test_the_written_out_lora_function_has_the_gradients_of_autograd():
     assert torch.autograd.gradcheck(lambda *inputs: function.apply(inputs[0], weight, *inputs[1:], 2.0), (x, A, B))
 
 
+def test_the_written_out_norm_and_gate_have_the_gradients_of_autograd():
+    torch.manual_seed(0)
+    x, other = (torch.randn(2, 5, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    weight = torch.rand(8, dtype=torch.float64, requires_grad=True)
+    norm, gate = training._norm_function(), training._gate_function()
+    expected = torch.nn.functional.rms_norm(x, (8,), weight, 1e-5)
+    assert torch.allclose(norm.apply(x, weight, 1e-5), expected)
+    assert torch.autograd.gradcheck(lambda x, weight: norm.apply(x, weight, 1e-5), (x, weight))
+    assert torch.allclose(gate.apply(x, other), torch.nn.functional.silu(x) * other)
+    assert torch.autograd.gradcheck(gate.apply, (x, other))
+
+
 @pytest.mark.parametrize("length", [1, 7, 33])
 def test_attention_as_two_products_equals_pytorchs_own(length):
     torch.manual_seed(0)
@@ -115,12 +127,25 @@ def test_every_row_comes_once_an_epoch_and_batches_hold_rows_of_like_length():
     assert sorted(sampler) == list(range(50)) and list(sampler) != first
 
 
-def test_the_micro_batch_follows_memory_and_divides_the_batch():
+def test_the_micro_batch_follows_memory():
     tiny = models.tiny_model()
-    per_row = 2 * (14 * 64 + 6 * 96) * 4 * 100
-    sizes = [training.micro_batch(tiny, 100, 8, free=2 * per_row * k) for k in (0, 1, 2, 3, 4, 100)]
-    assert sizes == [1, 1, 2, 2, 4, 4]
-    assert training.micro_batch(tiny, 100, 6, free=2 * per_row * 100) == 3
+    assert training.micro_batch_tokens(tiny, 100, free=0) == training.WIDTH
+    sizes = [training.micro_batch_tokens(tiny, 100, free=k * 2**20) for k in range(100, 1000, 100)]
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1] == 768
+    lora = models.trainable(models.tiny_model())  # far fewer weights to keep gradients and moments for
+    assert training.micro_batch_tokens(lora, 100, free=200 * 2**20) > training.micro_batch_tokens(
+        tiny, 100, free=200 * 2**20
+    )
+
+
+def test_a_step_in_small_parts_learns_what_a_step_in_one_learns(tmp_path, monkeypatch):
+    losses = []
+    for tokens in (100, 5000):
+        monkeypatch.setenv("COURSE_RUNS", str(tmp_path / str(tokens)))
+        monkeypatch.setattr(training, "micro_batch_tokens", lambda *unused, tokens=tokens: tokens)
+        run = training.fine_tune(rows(16), model=models.tiny_model(), epochs=2, batch_size=8, **QUIET)
+        losses.append([row["loss"] for row in run.history])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
 # --- fine_tune -----------------------------------------------------------------------------------
@@ -132,7 +157,7 @@ def test_training_lowers_the_loss_of_a_tiny_model_and_records_what_happened(tiny
     assert len(losses) == run.record["steps"] == 8
     assert losses[0] == pytest.approx(10.8, abs=0.3)  # the logarithm of the vocabulary's size
     assert losses[-1] < losses[0] - 1
-    assert run.record["tokens_per_second"] > 0 and run.record["micro_batch"] in (1, 2, 4)
+    assert run.record["tokens_per_second"] > 0 and run.record["micro_batch_tokens"] >= training.WIDTH
     assert (run.folder / "model.safetensors").is_file()
 
 
@@ -182,10 +207,10 @@ def test_a_run_that_was_killed_ends_as_if_nothing_had_happened(method, dtype, tm
     (part,) = (tmp_path / "killed").glob("*.part")
     (part / "checkpoint-4").mkdir()  # a second kill, in the middle of writing a checkpoint
     plan = json.loads((part / "plan.json").read_text(encoding="utf-8"))
-    monkeypatch.setattr(training, "micro_batch", lambda *a, **k: 1)  # memory looks different after the restart
+    monkeypatch.setattr(training, "micro_batch_tokens", lambda *a, **k: 99)  # memory looks different after the restart
     resumed = tune()
     assert "Taking up the run at step 3 of 6" in capsys.readouterr().out
-    assert resumed.record["resumed"] and resumed.record["micro_batch"] == plan["micro_batch"]
+    assert resumed.record["resumed"] and resumed.record["micro_batch_tokens"] == plan["micro_batch_tokens"]
     weights = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
     assert (resumed.folder / weights).read_bytes() == (whole.folder / weights).read_bytes()
     assert [row["loss"] for row in resumed.history] == [row["loss"] for row in whole.history]
