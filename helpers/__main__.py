@@ -37,6 +37,7 @@ def main(arguments):
         "record": "also write minutes and memory onto the lesson's card",
     }.items():  # fmt: skip
         how.add_argument(f"--{flag}", dest="how", action="store_const", const=flag, default="execute", help=text)
+    build.add_argument("--runs", help="folder whose runs the lessons find, as after the lessons before")
     try:
         if arguments[:1] == ["test"]:  # all that follows belongs to pytest, options included
             return install.test(arguments[1:])
@@ -51,7 +52,7 @@ def main(arguments):
         if chosen.command == "build":
             from . import authoring
 
-            return authoring.main(chosen.names, chosen.how)
+            return authoring.main(chosen.names, chosen.how, chosen.runs)
         else:
             from . import models
 

@@ -6,6 +6,7 @@ A lesson is a byte-exact function of its master, so nobody edits lessons by hand
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import copy
 import datetime
@@ -29,6 +30,7 @@ from .runtime import COURSE, ROOT, CourseError
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
+PICTURE = "data/recorded/board.png"  # what README.md shows
 SPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 ESCAPE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")  # colours, cursor, links
@@ -189,8 +191,8 @@ def _failures(notebook: NotebookNode) -> Iterator[str]:
     yield from late
 
 
-def _execute(notebook: NotebookNode, path: Path) -> None:
-    """Run all cells in place, cold: in the master's folder, from an empty folder of runs."""
+def _execute(notebook: NotebookNode, path: Path, runs: Path | None = None) -> None:
+    """Run all cells in place, in the master's folder, with the runs of a folder or (cold) without any."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
@@ -200,7 +202,8 @@ def _execute(notebook: NotebookNode, path: Path) -> None:
     where = {"metadata": {"path": str(path.parent)}}
     inherited = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}  # figures go inline
     client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources=where, **options)
-    with tempfile.TemporaryDirectory(prefix="course-runs-", ignore_cleanup_errors=True) as runs:
+    with tempfile.TemporaryDirectory(prefix="course-runs-", ignore_cleanup_errors=True) as empty:
+        runs = str(Path(runs or empty).resolve())
         try:
             client.execute(env={**inherited, "COURSE_ROOT": str(ROOT), "COURSE_RUNS": runs})
         except DeadKernelError:
@@ -221,12 +224,22 @@ def masters(names: Sequence[str] = ()) -> list[Path]:
     return [path for path in paths if not names or path.name.startswith(tuple(names))]
 
 
-def build(names: Sequence[str] = (), execute: bool = True) -> None:
+def picture(master: NotebookNode) -> bytes | None:
+    """The PNG that a master shows in its cell tagged `readme-picture`, if it has one."""
+    for cell in master.cells:
+        if "readme-picture" in _tags(cell):
+            shown = (output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {}))
+            return next(map(base64.b64decode, shown), None)
+    return None
+
+
+def build(names: Sequence[str] = (), execute: bool = True, runs: Path | None = None) -> None:
     """Stamp, execute and clean masters; write each with the lesson made from it; print what lint finds.
 
     Args:
         names: beginnings of the masters' names; none for all.
         execute: run the cells anew; otherwise the outputs that are there are kept.
+        runs: a folder of runs that the lessons find, and add to; by default each begins with an empty one.
 
     Raises:
         CourseError: a cell failed; neither that master nor its lesson was touched.
@@ -235,14 +248,21 @@ def build(names: Sequence[str] = (), execute: bool = True) -> None:
         print(f"{path.stem} …", flush=True)
         master = stamp(read(path), path.stem)
         if execute:
-            _execute(master, path)
+            _execute(master, path, runs)
         runtime.atomic_write(path, _text(clean(master)))
+        if shown := picture(master):
+            runtime.atomic_write(ROOT / PICTURE, shown)
         runtime.atomic_write(ROOT / "lessons" / path.name, lesson_from(master))
         print("".join(f"  {problem}\n" for problem in lint(master)), end="")
 
 
-def record(name: str) -> dict:
-    """Execute a master cold; write minutes and peak memory (GiB, kernel and children) onto its card."""
+def record(name: str, runs: Path | None = None) -> dict:
+    """Execute a master and write minutes and peak memory (GiB, kernel and children) onto its card.
+
+    Args:
+        name: the beginning of its name.
+        runs: a folder with the runs of the lessons before it; by default an empty one.
+    """
     import psutil
 
     (path,), machine, peak, over = masters([name]), runtime.machine(), [0], threading.Event()
@@ -258,7 +278,7 @@ def record(name: str) -> dict:
     begun = time.monotonic()
     master = stamp(read(path), path.stem)
     try:
-        _execute(master, path)
+        _execute(master, path, runs)
     finally:
         over.set()
     runtime.atomic_write(path, _text(clean(master)))
@@ -284,6 +304,8 @@ def verify() -> list[str]:
         if path.name not in strays and (lessons / path.name).read_bytes() != lesson_from(master).encode():
             problems.append(f"lessons/{path.name}: is not what its master gives")
         problems += [f"solutions/{path.name}, {problem}" for problem in _failures(master)]
+        if (shown := picture(master)) and (not (ROOT / PICTURE).is_file() or (ROOT / PICTURE).read_bytes() != shown):
+            problems.append(f"{PICTURE}: is not the picture in solutions/{path.name}")
     readme = ROOT / "README.md"
     readme = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     current = [badges(Path(name).stem) for name in sorted(names)]
@@ -394,7 +416,7 @@ def _contents(notebook: NotebookNode) -> Iterator[str]:
         yield f"the file has {size / 1e6:.1f} MB; at most 2"
 
 
-def main(names: Sequence[str] = (), how: str = "execute") -> int:
+def main(names: Sequence[str] = (), how: str = "execute", runs: Path | None = None) -> int:
     """The command `build`: `how` is `execute`, `no-execute`, `record` or `check`; returns the exit code."""
     paths, problems = masters(names), []
     if how == "check":
@@ -402,7 +424,7 @@ def main(names: Sequence[str] = (), how: str = "execute") -> int:
         print("\n".join(problems) or "Masters and lessons are current and keep the rules.")
     elif how == "record":
         for path in paths:
-            print(path.stem, record(path.name))
+            print(path.stem, record(path.name, runs))
     else:
-        build(names, execute=how == "execute")
+        build(names, execute=how == "execute", runs=runs)
     return int(bool(problems))

@@ -420,7 +420,8 @@ def generate(
     longest = len(prompts[order[-1]]) + max_new_tokens if chats else 0
     size = batch_size or _decoding_batch(model, longest)
     answers: list[dict | None] = [None] * len(chats)
-    with torch.inference_mode(), tqdm(total=len(chats), desc="decoding", disable=not progress) as bar:
+    bar = tqdm(total=len(chats), desc="decoding", disable=not progress)
+    with torch.inference_mode(), _attention(model, "course_decoding"), bar:
         for start in range(0, len(order), size):
             batch = order[start : start + size]
             began = time.perf_counter()
@@ -490,6 +491,21 @@ def _decoding_attention(module, query, key, value, mask, scaling=None, **unused)
     return mixed.reshape(batch, 1, heads, size), None
 
 
+@contextlib.contextmanager
+def _attention(model: PreTrainedModel, name: str):
+    """Give a model our attention for a while: its own methods need the one it came with."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(name, _decoding_attention)
+    AttentionMaskInterface.register(name, lambda *unused, **also_unused: None)
+    own = model.config._attn_implementation
+    model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(own)
+
+
 def _greedy(model: PreTrainedModel, prompts: list[list[int]], limit: int, eos: int) -> list[list[int]]:
     """Greedy continuation of prompts: the same tokens whatever else is in the batch.
 
@@ -497,13 +513,10 @@ def _greedy(model: PreTrainedModel, prompts: list[list[int]], limit: int, eos: i
     same numbers in the same order, alone or in a batch.
     """
     import torch
-    from transformers import AttentionInterface, AttentionMaskInterface, Cache
+    from transformers import Cache
 
     if len(prompts) == 1:
         return _greedy(model, prompts * 2, limit, eos)[:1]
-    AttentionInterface.register("course_decoding", _decoding_attention)
-    AttentionMaskInterface.register("course_decoding", lambda *unused, **also_unused: None)
-    model.set_attn_implementation("course_decoding")
     width, device = -(-max(map(len, prompts)) // STEP) * STEP, model.device
     ids = torch.tensor([p + [eos] * (width - len(p)) for p in prompts], device=device)
     places = {"next": torch.tensor([len(p) for p in prompts], device=device)}

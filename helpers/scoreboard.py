@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
-from . import plots, runtime
+from . import data, plots, runtime
 from .evaluation import Report, Table
 
 KEY = ("system", "rows_hash", "n", "dtype", "device")
@@ -38,6 +39,22 @@ def add(report: Report, *, trained_seconds: float = 0.0, note: str = "") -> None
         place = next((i for i, old in enumerate(board) if all(old[k] == row[k] for k in KEY)), len(board))
         board[place : place + 1] = [row]
         runtime.atomic_write(path(), json.dumps(board, indent=1, ensure_ascii=False))
+
+
+def add_recorded(run: dict, system: str) -> None:
+    """Put a recorded run on the board, with the date of its recording as its note.
+
+    Args:
+        run: a record of `plots.recorded`.
+        system: how the board calls it.
+    """
+    names = ("precision", "recall", "f1", "low", "high", "lenient_f1", "exact", "valid_json", "prompt_tokens")
+    metrics = {name: run[name] for name in (*names, "completion_tokens")} | {"seconds": run["seconds_per_request"]}
+    report = SimpleNamespace(
+        name=system, metrics=metrics, n=run["n"], rows_hash=data.rows_hash(data.load("validation")[: run["n"]]),
+        dtype=run["dtype"], device=run["device"],
+    )  # fmt: skip
+    add(report, trained_seconds=run.get("seconds", 0.0), note=f"recorded {run['date']}")
 
 
 def show(n: int | None = None) -> Table:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import ipywidgets
+    from matplotlib.figure import Figure
 
     from .evaluation import Comparison
 
@@ -41,3 +45,43 @@ def browse(comparison: Comparison, rows: int = 3) -> ipywidgets.Widget:
     count.observe(redraw, "value")
     redraw()
     return Browser([side, count, table])
+
+
+def slide(draw: Callable[[int], Figure], start: int, low: int, high: int, label: str) -> ipywidgets.Widget:
+    """A slider that redraws a figure.
+
+    Args:
+        draw: makes the figure for a whole number.
+        start: where the slider stands at first.
+        low: its lowest number.
+        high: its highest number.
+        label: what the number means.
+
+    Returns:
+        A box with the slider (`.children[0]`) and the picture (`.children[1]`).
+    """
+    import ipywidgets
+    import matplotlib.pyplot as plt
+
+    def png(number: int) -> bytes:
+        figure, buffer = draw(number), io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=100)
+        plt.close(figure)
+        return buffer.getvalue()
+
+    class Slide(ipywidgets.VBox):
+        """Brings its first picture along, for pages that have no kernel."""
+
+        def _repr_mimebundle_(self, **options):
+            bundle = super()._repr_mimebundle_(**options)
+            return {**bundle, "image/png": base64.b64encode(first).decode()}
+
+    first = png(start)
+    slider = ipywidgets.IntSlider(start, low, high, description=label, continuous_update=False)
+    picture = ipywidgets.Image(value=first, format="png", layout={"max_width": "100%", "object_fit": "contain"})
+
+    def redraw(change: dict) -> None:
+        picture.value = png(change["new"])
+
+    slider.observe(redraw, "value")
+    return Slide([slider, picture])

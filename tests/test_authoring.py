@@ -339,6 +339,26 @@ def test_a_build_stamps_runs_cold_cleans_and_writes_master_and_lesson(course):
         assert authoring.verify() == []
 
 
+def test_a_build_with_a_folder_of_runs_finds_what_is_in_it(course, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "earlier").touch()
+    path = save(course, ("setup", "old"), ("", RUNS + "print([path.name for path in runs.iterdir()])"))
+    authoring.build(runs=tmp_path / "runs")
+    assert authoring.read(path).cells[1].outputs[0].text == "['earlier']\n"
+
+
+@pytest.mark.parametrize("defect", ["other", "missing"])
+def test_the_picture_for_the_readme_is_the_one_in_its_master(course, defect):
+    show = f"import base64\nfrom IPython.display import Image\nImage(base64.b64decode('{PIXEL}'), format='png')"
+    save(course, ("setup", "old"), ("readme-picture", show))
+    authoring.build()
+    file = course / authoring.PICTURE
+    assert file.read_bytes() == base64.b64decode(PIXEL)
+    assert authoring.verify() == []
+    file.write_bytes(b"other") if defect == "other" else file.unlink()
+    assert [problem.split(":")[0] for problem in authoring.verify()] == [authoring.PICTURE]
+
+
 @pytest.mark.parametrize(
     ("tag", "code", "message"),
     [

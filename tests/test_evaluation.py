@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from helpers import data, evaluation, models, scoreboard
+from helpers import data, evaluation, models, plots, scoreboard
 from helpers.runtime import CourseError
 
 
@@ -180,6 +180,15 @@ def test_the_board_replaces_the_same_system_and_keeps_other_rows_apart(runs_fold
     scoreboard.add(evaluation.evaluate(gold(rows()), rows(10), "gold"))
     assert [row["n"] for row in scoreboard.rows()] == [20, 10]
     assert len(scoreboard.show(n=10)) == 1
+
+
+def test_a_recorded_run_joins_the_board_with_its_date(runs_folder):
+    recorded = plots.recorded("full")[0]
+    scoreboard.add_recorded(recorded, "full, all rows")
+    (row,) = scoreboard.rows()
+    assert row["f1"] == recorded["f1"] and recorded["date"] in row["note"]
+    assert row["rows_hash"] == data.rows_hash(data.load("validation"))
+    assert {"low", "high", "valid_json", "prompt_tokens", "seconds"} <= row.keys()
 
 
 def test_the_board_shows_the_best_first_with_interval_n_and_device(runs_folder):

@@ -13,7 +13,7 @@ import zipfile
 
 import pytest
 
-from helpers import models, runtime
+from helpers import data, models, runtime
 from helpers.runtime import CourseError
 
 
@@ -208,3 +208,24 @@ def test_the_model_loads_in_under_three_seconds():
         models.load_model()
         times.append(time.perf_counter() - began)
     assert min(times) < 3
+
+
+def test_an_answer_does_not_depend_on_what_else_is_in_the_batch(tokenizer):
+    model = models.load_model()
+    own = model.config._attn_implementation
+    chats = [data.prompt(row) for row in data.load("validation")[:6]]
+    ask = lambda size: models.generate(model, tokenizer, chats, max_new_tokens=16, batch_size=size, progress=False)  # noqa: E731
+    texts = [[answer["text"] for answer in ask(size)] for size in (6, 4, 1)]
+    assert texts[0] == texts[1] == texts[2] and len(set(texts[0])) > 1
+    assert model.config._attn_implementation == own
+
+
+def test_a_model_still_generates_by_itself_after_it_was_asked_by_us(tiny, tokenizer):
+    import torch
+
+    chats = [[{"role": "user", "content": "eggs " * n}] for n in (3, 9)]
+    texts = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+    inputs = tokenizer(texts, return_tensors="pt", padding=True)
+    before = tiny.generate(**inputs, max_new_tokens=8, do_sample=False)
+    models.generate(tiny, tokenizer, chats, max_new_tokens=4, progress=False)
+    assert torch.equal(tiny.generate(**inputs, max_new_tokens=8, do_sample=False), before)

@@ -40,8 +40,8 @@ def execute(path, times: int = 1) -> None:
 def board():
     """The board after every master has run twice in one kernel; what it had before is kept beside it."""
     first = {}
-    for path in authoring.masters():
-        if not set(BANDS["systems"]) <= {row["system"] for row in scoreboard.rows()}:
+    if not set(BANDS["systems"]) <= {row["system"] for row in scoreboard.rows()}:
+        for path in authoring.masters():
             execute(path)
     for row in scoreboard.rows():
         first[row["system"], row["n"]] = row["f1"]
@@ -56,16 +56,18 @@ def test_running_every_master_twice_in_one_kernel_changes_no_result(board):
 
 
 def test_the_board_holds_the_rows_that_the_lessons_promise_and_no_others(board):
-    assert sorted({row["system"] for row in board[1]}) == sorted(BANDS["systems"])
+    found = sorted({(row["system"], row["n"]) for row in board[1]})
+    assert found == sorted((system, n) for system, n in map(tuple, BANDS["rows"]))
+    assert {system for system, _ in found} == set(BANDS["systems"])
 
 
 def test_every_metric_lies_in_its_band(board):
-    judged = 0
+    assert board[1]
     for row in board[1]:
-        for metric, (low, high) in BANDS["systems"][row["system"]].items():
+        bands = BANDS["systems"][row["system"]]
+        assert "f1" in bands
+        for metric, (low, high) in bands.items():
             assert low <= row[metric] <= high, (row["system"], metric, row[metric])
-            judged += 1
-    assert judged >= 4
 
 
 def train_and_score(rows: list[dict], questions: list[dict]) -> float:
@@ -118,7 +120,7 @@ def test_97_of_100_answers_are_the_same_one_by_one_in_bf16():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lesson", ["00"])
+@pytest.mark.parametrize("lesson", ["00", "07"])
 def test_server_and_kernel_stay_under_binders_memory(lesson, tmp_path):
     import psutil
 

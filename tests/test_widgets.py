@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 from helpers import data, evaluation, widgets
@@ -29,3 +30,22 @@ def test_choosing_the_other_side_shows_the_losses_and_the_slider_their_number():
 def test_without_a_kernel_a_table_is_left():
     a, b = reports()
     assert "<table>" in widgets.browse(evaluation.compare(a, b))._repr_mimebundle_()["text/html"]
+
+
+def test_sliding_redraws_the_picture_and_without_a_kernel_the_first_is_left():
+    from helpers import plots
+
+    drawn = []
+
+    def draw(number):
+        drawn.append(number)
+        figure, ax = plots.axes(2, 1)
+        ax.plot([0, number])
+        return figure
+
+    box = widgets.slide(draw, 3, 1, 9, "place")
+    slider, picture = box.children
+    first = picture.value
+    assert first.startswith(b"\x89PNG") and base64.b64decode(box._repr_mimebundle_()["image/png"]) == first
+    slider.value = 7
+    assert drawn == [3, 7] and picture.value.startswith(b"\x89PNG") and picture.value != first

@@ -29,6 +29,38 @@ def noisy(rows: list[dict], share: float, seed: int) -> list[dict]:
     ]
 
 
+def ask(names: list[str]) -> None:
+    """Record the prompted systems that lesson 08 asks about 25 recipes only, on all of validation."""
+    train, tokenizer, model = data.load("train"), models.load_tokenizer(), models.load_model()
+    for name, examples in (("zero-shot", []), ("3-shot", train[:3])):
+        if name not in {run["name"] for run in known()} or name in names:
+            system = evaluation.prompted(model, tokenizer, examples=examples, max_new_tokens=96, progress=False)
+            keep({"name": name, "seed": 0, "rows": len(examples)}, system, data.load("validation"))
+
+
+def known() -> list[dict]:
+    """The runs recorded so far."""
+    return json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else []
+
+
+def keep(record: dict, system: evaluation.System, questions: list[dict]) -> None:
+    """Measure a system and write its record, in place of an older one of that name and seed."""
+    machine = runtime.machine()
+    metrics = evaluation.evaluate(system, questions, record["name"]).metrics
+    metrics["seconds_per_request"] = metrics.pop("seconds")
+    record = {
+        "seconds": 0.0, "dtype": machine.dtype, **record, "n": len(questions),
+        **{name: round(value, 4) for name, value in metrics.items()},
+        "device": machine.device, "machine": f"{machine.kind}, {machine.cores} cores",
+        "date": datetime.date.today().isoformat(),
+    }  # fmt: skip
+    runs = [old for old in known() if (old["name"], old["seed"]) != (record["name"], record["seed"])] + [record]
+    runs.sort(key=lambda old: (old["name"], old["seed"]))
+    lines = ",\n".join(json.dumps(old, ensure_ascii=False) for old in runs)
+    runtime.atomic_write(FILE, f"[\n{lines}\n]\n")
+    print(f"{record['name']}, seed {record['seed']}: F1 {record['f1']:.3f}, {record['seconds']:.0f} s", flush=True)
+
+
 def plan() -> list[tuple[str, int, list[dict], dict]]:
     """(name, seed, rows, arguments of `fine_tune`) of every recorded run."""
     train = data.load("train")
@@ -40,38 +72,28 @@ def plan() -> list[tuple[str, int, list[dict], dict]]:
     runs += [("noise-0.50", seed, noisy(train[:100], 0.5, seed), {"epochs": 2}) for seed in SEEDS]
     runs.append(("overfit", 0, train[:50], {"epochs": 8, "validation": data.load("validation")[:25]}))
     runs.append(("full", 0, train, {"epochs": 2, "method": "full"}))
+    runs.append(("three-epochs", 0, train, {"epochs": 3}))
     runs += [("main", seed, train, {"epochs": 2}) for seed in SEEDS[1:]]
     return runs
 
 
 def main(names: list[str]) -> None:
     """Make the runs that are named or missing, writing after each."""
-    tokenizer, validation, machine = models.load_tokenizer(), data.load("validation"), runtime.machine()
+    tokenizer, validation = models.load_tokenizer(), data.load("validation")
     for name, seed, rows, arguments in plan():
         arguments = dict(arguments)
-        known = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else []
-        if (name, seed) in {(run["name"], run["seed"]) for run in known} and name not in names:
+        if (name, seed) in {(run["name"], run["seed"]) for run in known()} and name not in names:
             continue
         if names and name not in names:
             continue
         questions = validation[: arguments.pop("evaluate", len(validation))]
         run = training.fine_tune(rows, seed=seed, live=False, **arguments)
         system = evaluation.prompted(models.load_model(run.folder), tokenizer, progress=False)
-        report = evaluation.evaluate(system, questions, f"{name}, seed {seed}")
-        keep = ("f1", "low", "high", "lenient_f1", "valid_json", "precision", "recall", "exact", "completion_tokens")
-        record = {
-            "name": name, "seed": seed, "rows": len(rows), "n": len(questions), "config": run.record["config"],
-            **{key: round(report.metrics[key], 4) for key in keep},
-            "decoding_seconds": round(report.metrics["seconds"], 3),
-            **{key: run.record[key] for key in ("seconds", "tokens_per_second", "peak_memory_gb", "dtype", "history")},
-            "rows_hash": run.record["rows_hash"], "device": f"{machine.kind}, {machine.cores} cores",
-            "date": datetime.date.today().isoformat(),
-        }  # fmt: skip
-        known = [old for old in known if (old["name"], old["seed"]) != (name, seed)] + [record]
-        known.sort(key=lambda old: (old["name"], old["seed"]))
-        lines = ",\n".join(json.dumps(old, ensure_ascii=False) for old in known)
-        runtime.atomic_write(FILE, f"[\n{lines}\n]\n")
-        print(f"{name}, seed {seed}: F1 {record['f1']:.3f}, {record['seconds']:.0f} s", flush=True)
+        told = ("config", "seconds", "tokens_per_second", "peak_memory_gb", "dtype", "history", "rows_hash")
+        keep(
+            {"name": name, "seed": seed, "rows": len(rows), **{key: run.record[key] for key in told}}, system, questions
+        )
+    ask(names)
 
 
 if __name__ == "__main__":
