@@ -526,10 +526,14 @@ def check() -> int:
 
 
 def lab_command(python: Path, browser: bool = True, root_user: bool = False) -> list[str]:
-    """The command that opens JupyterLab at the first lesson, without its question about news."""
+    """The command that opens JupyterLab at the first lesson, and does not fetch its news.
+
+    The whole course is its root, for lessons link to files outside their folder.
+    """
     options = ["--LabApp.news_url=None", *([] if browser else ["--no-browser"])]
     options += ["--allow-root"] if root_user else []  # containers have no other user
-    return [str(python), "-m", "jupyterlab", "my_lessons/00-start-here.ipynb", *options]
+    first = "--LabApp.default_url=/lab/tree/my_lessons/00-start-here.ipynb"
+    return [str(python), "-m", "jupyterlab", first, f"--ServerApp.root_dir={runtime.ROOT}", *options]
 
 
 def start(extras: Sequence[str] = (), lab: bool = True, browser: bool = True) -> int:

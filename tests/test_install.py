@@ -624,7 +624,9 @@ def test_start_checks_copies_and_opens_the_first_lesson(monkeypatch, tmp_path, c
         install.start()
     assert not opened
     assert install.start(browser=False) == 0
-    assert opened[0][:4] == ["python", "-m", "jupyterlab", "my_lessons/00-start-here.ipynb"]
+    assert opened[0][:3] == ["python", "-m", "jupyterlab"]
+    assert opened[0][3].endswith("=/lab/tree/my_lessons/00-start-here.ipynb")
+    assert f"--ServerApp.root_dir={install.runtime.ROOT}" in opened[0]  # else links out of my_lessons lead nowhere
     assert "--no-browser" in opened[0] and "00.ipynb has a new version" in capsys.readouterr().out
     assert install.start(lab=False) == 0
     assert len(opened) == 1 and len(checks) == 2  # a passed preflight is not repeated
