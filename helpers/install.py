@@ -536,6 +536,13 @@ def lab_command(python: Path, browser: bool = True, root_user: bool = False) -> 
     return [str(python), "-m", "jupyterlab", first, f"--ServerApp.root_dir={runtime.ROOT}", *options]
 
 
+def no_news(python: Path) -> None:
+    """Let JupyterLab in the course's own `.venv` not ask, over the first lesson, whether it may fetch news."""
+    settings = python.parents[1] / "share" / "jupyter" / "lab" / "settings" / "overrides.json"
+    if not settings.is_file():
+        runtime.atomic_write(settings, '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}\n')
+
+
 def start(extras: Sequence[str] = (), lab: bool = True, browser: bool = True) -> int:
     """Set everything up, check it, copy the lessons and open JupyterLab; returns the exit code."""
     place, record = set_up(extras)
@@ -548,6 +555,8 @@ def start(extras: Sequence[str] = (), lab: bool = True, browser: bool = True) ->
         record.add("preflight")
     for note in copy_lessons():
         say(note)
+    if place.own:
+        no_news(place.python)
     lab = lab and runtime.place() == "local"  # Colab and Binder have their own
     say("Ready: the lessons are in my_lessons." + (" JupyterLab opens; Ctrl-C here ends it." if lab else ""))
     root_user = hasattr(os, "geteuid") and os.geteuid() == 0

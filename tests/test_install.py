@@ -615,7 +615,8 @@ def test_start_checks_copies_and_opens_the_first_lesson(monkeypatch, tmp_path, c
     monkeypatch.setenv("COURSE_HOME", str(tmp_path))
     for name in ("COLAB_RELEASE_TAG", "BINDER_LAUNCH_HOST"):
         monkeypatch.delenv(name, raising=False)
-    place, opened, checks = install.Environment(Path("python"), True, ""), [], []
+    python = tmp_path / ".venv" / "bin" / "python"
+    place, opened, checks = install.Environment(python, True, ""), [], []
     monkeypatch.setattr(install, "set_up", lambda extras: (place, install.Record("here")))
     monkeypatch.setattr(install, "check", lambda: checks.append(1) or int(len(checks) == 1))
     monkeypatch.setattr(install, "copy_lessons", lambda: ["00.ipynb has a new version"])
@@ -624,7 +625,9 @@ def test_start_checks_copies_and_opens_the_first_lesson(monkeypatch, tmp_path, c
         install.start()
     assert not opened
     assert install.start(browser=False) == 0
-    assert opened[0][:3] == ["python", "-m", "jupyterlab"]
+    assert opened[0][:3] == [str(python), "-m", "jupyterlab"]
+    (settings,) = tmp_path.glob(".venv/share/jupyter/lab/settings/*.json")
+    assert "fetchNews" in settings.read_text(encoding="utf-8")
     assert opened[0][3].endswith("=/lab/tree/my_lessons/00-start-here.ipynb")
     assert f"--ServerApp.root_dir={install.runtime.ROOT}" in opened[0]  # else links out of my_lessons lead nowhere
     assert "--no-browser" in opened[0] and "00.ipynb has a new version" in capsys.readouterr().out
