@@ -1,32 +1,15 @@
-"""Lesson 01's checks: right, differently right, wrong, empty and absurd answers; its quiz."""
+"""Lesson 01's checks: right, differently right, wrong, empty and absurd answers."""
 
 from __future__ import annotations
 
 import itertools
-import json
-from pathlib import Path
 
 import numpy
 import pytest
 import torch
 
 from helpers import data
-from helpers.exercises import check
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def stub(*arguments): ...
-
-
-def raises(*arguments):
-    raise ZeroDivisionError("division by zero")
-
-
-def said(exercise, *answers):
-    """Status and text of a check."""
-    feedback = check(exercise, *answers)
-    return feedback.status, feedback.text
+from tests.answers import raises, said, stub
 
 
 @pytest.mark.parametrize("exercise", ["01-2", "01-3", "01-4"])
@@ -230,16 +213,3 @@ def test_a_row_of_the_course_is_not_scored():
 def test_a_broken_row_is_refused_with_field_and_remedy(row, word):
     status, text = said("01-4", row)
     assert status == "wrong" and word in text and "Remedy" in text
-
-
-# --- the quiz ----------------------------------------------------------------------------------------
-
-
-def test_the_quiz_has_four_questions_with_one_right_answer_and_feedback_everywhere():
-    quiz = json.loads((ROOT / "helpers" / "checks" / "quiz_01.json").read_text(encoding="utf-8"))
-    places = [[answer["correct"] for answer in question["answers"]].index(True) for question in quiz]
-    assert len(quiz) == 4 and len(set(places)) > 2
-    for question in quiz:
-        assert question["type"] == "multiple_choice" and question["question"].endswith("?")
-        assert sum(answer["correct"] for answer in question["answers"]) == 1
-        assert all(len(answer["feedback"]) > 20 for answer in question["answers"])

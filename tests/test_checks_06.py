@@ -1,4 +1,4 @@
-"""Lesson 06's checks: right, differently right, wrong, empty and absurd answers; its quiz; what it offers."""
+"""Lesson 06's checks: right, differently right, wrong, empty and absurd answers; what it offers."""
 
 from __future__ import annotations
 
@@ -6,28 +6,13 @@ import copy
 import csv
 import json
 import re
-from pathlib import Path
 
 import pytest
 
 from helpers import data
-from helpers.exercises import check
+from tests.answers import raises, said, stub
 
-ROOT = Path(__file__).resolve().parent.parent
 OFFERED = data.FOLDER / "offered"
-
-
-def stub(argument): ...
-
-
-def raises(argument):
-    raise ZeroDivisionError("division by zero")
-
-
-def said(exercise, *answers):
-    """Status and text of a check."""
-    feedback = check(exercise, *answers)
-    return feedback.status, feedback.text
 
 
 # --- 06-1: an export becomes chat rows ---------------------------------------------------------------
@@ -308,25 +293,13 @@ def test_questions_that_differ_in_numbers_only_are_one_question():
     assert status == "wrong" and "only in numbers" in text
 
 
-# --- not attempted, the quiz, what is offered --------------------------------------------------------
+# --- not attempted, what is offered --------------------------------------------------------
 
 
 @pytest.mark.parametrize("exercise", ["06-1", "06-2", "06-4", "06-5"])
 def test_what_was_not_attempted_is_open(exercise):
     assert said(exercise, ...)[0] == "open"
     assert exercise in ("06-4", "06-5") or said(exercise, stub)[0] == "open"
-
-
-def test_the_quiz_has_four_questions_with_one_right_answer_and_feedback_everywhere():
-    quiz = json.loads((ROOT / "helpers" / "checks" / "quiz_06.json").read_text(encoding="utf-8"))
-    assert len(quiz) == 4
-    places = []
-    for question in quiz:
-        right = [at for at, answer in enumerate(question["answers"]) if answer["correct"]]
-        assert len(right) == 1 and len(question["answers"]) >= 3
-        assert all(answer["feedback"].strip() for answer in question["answers"])
-        places += right
-    assert len(set(places)) > 1
 
 
 def test_forty_orders_can_be_borrowed_and_each_item_is_quantity_times_item():

@@ -1,30 +1,13 @@
-"""Lesson 07's checks: right, differently right, wrong, empty and absurd answers; and its quiz."""
+"""Lesson 07's checks: right, differently right, wrong, empty and absurd answers."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from helpers import data, runs
-from helpers.exercises import check
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def stub(*arguments): ...
-
-
-def raises(*arguments):
-    raise ZeroDivisionError("division by zero")
-
-
-def said(exercise, *answers):
-    """Status and text of a check."""
-    feedback = check(exercise, *answers)
-    return feedback.status, feedback.text
-
+from tests.answers import raises, said, stub
 
 # --- 07-1: one training step -----------------------------------------------------------------------
 
@@ -295,14 +278,3 @@ def test_the_courses_rows_and_tiny_runs_are_not_scored():
 )
 def test_an_exercise_not_attempted_says_so(exercise, answers):
     assert said(exercise, *answers)[0] == "open"
-
-
-def test_the_quiz_has_four_questions_with_one_right_answer_and_feedback_everywhere():
-    quiz = json.loads((ROOT / "helpers" / "checks" / "quiz_07.json").read_text(encoding="utf-8"))
-    assert len(quiz) == 4
-    for question in quiz:
-        assert question["type"] == "multiple_choice" and len(question["answers"]) >= 3
-        assert sum(answer["correct"] for answer in question["answers"]) == 1
-        assert all(len(answer["feedback"]) > 10 for answer in question["answers"])
-    places = [[answer["correct"] for answer in question["answers"]].index(True) for question in quiz]
-    assert len(set(places)) >= 3

@@ -1,33 +1,15 @@
-"""Lesson 08's checks: right, differently right, wrong, empty and absurd answers; and its quiz."""
+"""Lesson 08's checks: right, differently right, wrong, empty and absurd answers."""
 
 from __future__ import annotations
 
-import json
 import random
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from helpers import data, evaluation
-from helpers.exercises import check
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def stub(*arguments): ...
-
-
-def raises(*arguments):
-    raise ZeroDivisionError("division by zero")
-
-
-def said(exercise, *answers):
-    """Status and text of a check."""
-    feedback = check(exercise, *answers)
-    return feedback.status, feedback.text
-
+from tests.answers import raises, said, stub
 
 # --- 08-2: a paired bootstrap ----------------------------------------------------------------------
 
@@ -243,18 +225,7 @@ def test_the_checks_are_quick():
     assert time.perf_counter() - began < 20
 
 
-# --- the quiz and the strangers --------------------------------------------------------------------
-
-
-def test_the_quiz_has_four_questions_with_one_right_answer_and_feedback_everywhere():
-    quiz = json.loads((ROOT / "helpers" / "checks" / "quiz_08.json").read_text(encoding="utf-8"))
-    assert len(quiz) == 4
-    for question in quiz:
-        assert question["type"] == "multiple_choice" and len(question["answers"]) >= 3
-        assert sum(answer["correct"] for answer in question["answers"]) == 1
-        assert all(len(answer["feedback"]) > 10 for answer in question["answers"])
-    places = [[answer["correct"] for answer in question["answers"]].index(True) for question in quiz]
-    assert len(set(places)) >= 3
+# --- the strangers --------------------------------------------------------------------
 
 
 def test_the_strangers_are_good_rows_that_stand_in_no_split():
