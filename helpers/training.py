@@ -1,8 +1,7 @@
 """A TRL trainer made fast on small machines, and `fine_tune`, which runs it so that nothing is lost.
 
-Four things make it fast, and the last two are short enough to read here:
-logits are computed only where a label is; rows of similar length share a batch; LoRA, norm and gate are
-functions whose backward pass is written out; attention on the CPU is two batched matrix products.
+Rows of similar length share a batch, a batch goes through the model in parts that fit into memory, and the
+model's forward and backward passes are those of `kernels`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from . import data, models, plots, runs, runtime
@@ -79,160 +77,7 @@ class LengthGroupedSampler:
         return iter([index for batch in cut + short for index in batch])
 
 
-# --- the fast model ------------------------------------------------------------------------------
-
-
-@functools.cache
-def _lora_function() -> type[torch.autograd.Function]:
-    import torch
-
-    class LoRAFunction(torch.autograd.Function):
-        """y = x Wᵀ + s (x Aᵀ) Bᵀ with W frozen; saves x and x Aᵀ only, adds in place."""
-
-        @staticmethod
-        def forward(ctx, x, weight, A, B, scale):
-            flat = x.reshape(-1, x.shape[-1])
-            low = flat @ A.t()
-            ctx.save_for_backward(flat, low, weight, A, B)
-            ctx.scale = scale
-            return torch.mm(flat, weight.t()).addmm_(low, B.t(), alpha=scale).view(*x.shape[:-1], -1)
-
-        @staticmethod
-        def backward(ctx, gradient):
-            flat, low, weight, A, B = ctx.saved_tensors
-            shape, gradient = gradient.shape[:-1], gradient.reshape(-1, gradient.shape[-1])
-            low_gradient = (gradient @ B).mul_(ctx.scale)
-            A_gradient, B_gradient = low_gradient.t() @ flat, (gradient.t() @ low).mul_(ctx.scale)
-            x_gradient = torch.mm(gradient, weight).addmm_(low_gradient, A)
-            return x_gradient.view(*shape, -1), None, A_gradient, B_gradient, None
-
-    return LoRAFunction
-
-
-@functools.cache
-def _norm_function() -> type[torch.autograd.Function]:
-    import torch
-
-    class RMSNormFunction(torch.autograd.Function):
-        """y = w x / rms(x) (Zhang and Sennrich, 2019); saves x and one number per token."""
-
-        @staticmethod
-        def forward(ctx, x, weight, epsilon):
-            wide = torch.promote_types(x.dtype, torch.float32)
-            square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide).square_()
-            scale = square.div_(x.shape[-1]).add_(epsilon).rsqrt_()
-            ctx.save_for_backward(x, weight, scale)
-            return (x * scale).to(x.dtype).mul_(weight)
-
-        @staticmethod
-        def backward(ctx, gradient):
-            x, weight, scale = ctx.saved_tensors
-            straight = x * scale
-            weight_gradient = None
-            if ctx.needs_input_grad[1]:
-                weight_gradient = (gradient * straight).flatten(0, -2).sum(0).to(weight.dtype)
-            gradient = gradient * weight
-            along = (gradient * straight).mean(-1, keepdim=True)
-            return straight.mul_(along).neg_().add_(gradient).mul_(scale).to(x.dtype), weight_gradient, None
-
-    return RMSNormFunction
-
-
-@functools.cache
-def _gate_function() -> type[torch.autograd.Function]:
-    import torch
-
-    class GateFunction(torch.autograd.Function):
-        """y = silu(gate) · up; saves the two inputs only."""
-
-        @staticmethod
-        def forward(ctx, gate, up):
-            ctx.save_for_backward(gate, up)
-            return torch.nn.functional.silu(gate).mul_(up)
-
-        @staticmethod
-        def backward(ctx, gradient):
-            gate, up = ctx.saved_tensors
-            return (
-                torch.ops.aten.silu_backward(gradient * up, gate),
-                torch.nn.functional.silu(gate).mul_(gradient),
-            )
-
-    return GateFunction
-
-
-def _norm_forward(self, x: torch.Tensor) -> torch.Tensor:
-    return _norm_function().apply(x, self.weight, self.variance_epsilon)
-
-
-def _mlp_forward(self, x: torch.Tensor) -> torch.Tensor:
-    return self.down_proj(_gate_function().apply(self.gate_proj(x), self.up_proj(x)))
-
-
-def _lora_forward(self, x: torch.Tensor) -> torch.Tensor:
-    A, B = self.lora_A["default"].weight, self.lora_B["default"].weight
-    return _lora_function().apply(x, self.base_layer.weight, A, B, self.scaling["default"])
-
-
-def _attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **unused):
-    """Causal attention as two batched products: the query heads that share a key head are its rows."""
-    import torch
-
-    batch, heads, length, size = query.shape
-    shared = key.shape[1]
-    fold = (batch * shared, heads // shared * length, size)
-    future = _future(length, heads // shared, query.dtype, query.device)
-    scores = torch.baddbmm(future, query.reshape(fold), key.reshape(-1, length, size).transpose(1, 2), alpha=scaling)
-    mixed = torch.bmm(scores.softmax(-1), value.reshape(-1, length, size))
-    return mixed.view(batch, heads, length, size).transpose(1, 2), None
-
-
-@functools.lru_cache(maxsize=8)
-def _future(length: int, groups: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    import torch
-
-    return torch.full((length, length), -torch.inf, dtype=dtype, device=device).triu_(1).repeat(groups, 1)[None]
-
-
-def _loss_forward(self, input_ids, labels, num_items_in_batch=None, **unused):
-    """Replaces the causal LM's `forward`: logits, and so memory and time, only where a label is."""
-    import torch
-    from transformers.modeling_outputs import CausalLMOutput
-
-    hidden = self.base_model(input_ids=input_ids, use_cache=False).last_hidden_state[:, :-1]
-    wanted = labels[:, 1:] != -100
-    logits = self.get_output_embeddings()(hidden[wanted]).float()
-    total = torch.nn.functional.cross_entropy(logits, labels[:, 1:][wanted], reduction="sum")
-    return CausalLMOutput(loss=total / (wanted.sum() if num_items_in_batch is None else num_items_in_batch))
-
-
-def make_fast(model: PreTrainedModel) -> PreTrainedModel:
-    """Give a causal LM (with or without LoRA) the fast forward passes; its parameters stay as they are.
-
-    LoRA layers without dropout or bias, and the norms and gates of Llama models, get the written-out
-    functions. Attention on the CPU gets the two products, for rows of up to 512 tokens; longer rows keep
-    PyTorch's, whose memory grows more slowly.
-    """
-    from transformers import AttentionInterface
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    def attention(module, query, key, value, mask, **options):
-        short = query.device.type == "cpu" and mask is None and query.shape[2] <= 512
-        return (_attention if short else sdpa_attention_forward)(module, query, key, value, mask, **options)
-
-    base = model.get_base_model() if hasattr(model, "peft_config") else model
-    AttentionInterface.register("course", attention)
-    base.set_attn_implementation("course")
-    base.forward = MethodType(_loss_forward, base)
-    for layer in base.modules():
-        if type(layer).__name__ == "LlamaRMSNorm":
-            layer.forward = MethodType(_norm_forward, layer)
-        elif type(layer).__name__ == "LlamaMLP" and base.config.hidden_act == "silu":
-            layer.forward = MethodType(_mlp_forward, layer)
-        if hasattr(layer, "lora_A") and layer.base_layer.bias is None and not layer.use_dora["default"]:
-            if not getattr(layer.lora_dropout["default"], "p", 0):
-                layer.forward = MethodType(_lora_forward, layer)
-    return model
+# --- the optimizer -------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -245,7 +90,7 @@ def _optimizer_class() -> type[torch.optim.Optimizer]:
         def __init__(self, parameters, **options):
             self.trained = list(parameters)
             self.masters = [p.detach().float().clone() for p in self.trained]
-            super().__init__(self.masters, **options)
+            super().__init__(self.masters, fused=True, **options)  # one loop over all of them
 
         def zero_grad(self, set_to_none=True):
             for parameter in getattr(self, "trained", ()):
@@ -283,13 +128,15 @@ def trainer_class() -> type:
     import torch
     from trl import SFTTrainer
 
+    from . import kernels
+
     class CourseTrainer(SFTTrainer):
         """TRL's trainer on encoded rows, with the course's batches, loss and optimizer."""
 
         def __init__(self, model, *, processing_class, tokens_at_once=768, **arguments):
             self.tokens_at_once, pad = tokens_at_once, processing_class.pad_token_id
             super().__init__(
-                make_fast(model), processing_class=processing_class,
+                kernels.make_fast(model), processing_class=processing_class,
                 data_collator=functools.partial(collate, pad_token_id=pad), **arguments,
             )  # fmt: skip
             self.model_accepts_loss_kwargs = True  # our loss divides by the labels of the whole step
@@ -329,6 +176,7 @@ def trainer_class() -> type:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             for name, parameter in self.model.named_parameters():  # peft loads adapters in float32
                 parameter.data = parameter.data.to(kept[name])
+            kernels.make_fast(self.model)  # peft has put new parameters in
 
         def _save_checkpoint(self, model, trial):
             super()._save_checkpoint(model, trial)

@@ -1,4 +1,4 @@
-"""The trainer: its kernels against autograd, its batches, its runs that survive a kill."""
+"""The trainer: its optimizer, its batches, its runs that survive a kill."""
 
 from __future__ import annotations
 
@@ -16,65 +16,6 @@ QUIET = {"live": False}
 
 def rows(count: int, start: int = 0) -> list[dict]:
     return data.load("train")[start : start + count]
-
-
-# --- kernels -------------------------------------------------------------------------------------
-
-
-def test_the_written_out_lora_function_has_the_gradients_of_autograd():
-    torch.manual_seed(0)
-    x, weight = torch.randn(2, 5, 8, dtype=torch.float64, requires_grad=True), torch.randn(7, 8, dtype=torch.float64)
-    A = torch.randn(3, 8, dtype=torch.float64, requires_grad=True)
-    B = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
-    function = training._lora_function()
-    assert torch.allclose(function.apply(x, weight, A, B, 2.0), x @ weight.T + 2.0 * (x @ A.T @ B.T))
-    assert torch.autograd.gradcheck(lambda *inputs: function.apply(inputs[0], weight, *inputs[1:], 2.0), (x, A, B))
-
-
-def test_the_written_out_norm_and_gate_have_the_gradients_of_autograd():
-    torch.manual_seed(0)
-    x, other = (torch.randn(2, 5, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    weight = torch.rand(8, dtype=torch.float64, requires_grad=True)
-    norm, gate = training._norm_function(), training._gate_function()
-    expected = torch.nn.functional.rms_norm(x, (8,), weight, 1e-5)
-    assert torch.allclose(norm.apply(x, weight, 1e-5), expected)
-    assert torch.autograd.gradcheck(lambda x, weight: norm.apply(x, weight, 1e-5), (x, weight))
-    assert torch.allclose(gate.apply(x, other), torch.nn.functional.silu(x) * other)
-    assert torch.autograd.gradcheck(gate.apply, (x, other))
-
-
-@pytest.mark.parametrize("length", [1, 7, 33])
-def test_attention_as_two_products_equals_pytorchs_own(length):
-    torch.manual_seed(0)
-    query, key, value = (torch.randn(2, heads, length, 16, requires_grad=True) for heads in (6, 2, 2))
-    ours, _ = training._attention(None, query, key, value, None, scaling=0.25)
-    theirs = torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, is_causal=True, scale=0.25, enable_gqa=True
-    ).transpose(1, 2)
-    assert torch.allclose(ours, theirs, atol=1e-5)
-    upstream = torch.randn_like(ours)
-    for a, b in zip(
-        torch.autograd.grad(ours, (query, key, value), upstream),
-        torch.autograd.grad(theirs, (query, key, value), upstream), strict=True,
-    ):  # fmt: skip
-        assert torch.allclose(a, b, atol=1e-4)
-
-
-@pytest.mark.parametrize("rank", [4, None], ids=["lora", "full"])
-def test_loss_and_gradients_are_those_of_transformers_with_padding_and_mask(rank, tokenizer):
-    plain, fast = (models.trainable(models.tiny_model(), rank) for _ in range(2))
-    fast.load_state_dict(plain.state_dict())
-    encoded = [data.encode(row, tokenizer) for row in rows(3)]
-    batch = training.collate(encoded, tokenizer.pad_token_id)
-    lengths = torch.tensor([[len(row["input_ids"])] for row in encoded])
-    mask = (torch.arange(batch["input_ids"].shape[1])[None] < lengths).long()
-    expected = plain(**batch, attention_mask=mask).loss
-    loss = training.make_fast(fast)(**batch).loss
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    expected.backward(), loss.backward()
-    for (name, a), (_, b) in zip(plain.named_parameters(), fast.named_parameters(), strict=True):
-        if a.requires_grad:
-            assert torch.allclose(a.grad, b.grad, atol=1e-5), name
 
 
 def test_the_optimizer_does_not_lose_updates_that_bfloat16_cannot_hold():
