@@ -421,11 +421,14 @@ def generate(
     size = batch_size or _decoding_batch(model, longest)
     answers: list[dict | None] = [None] * len(chats)
     bar = tqdm(total=len(chats), desc="decoding", disable=not progress)
-    with torch.inference_mode(), _attention(model, "course_decoding"), bar:
+    with torch.inference_mode(), _our_attention(model), bar:
+        begun, begin = _beginning(model, prompts) if prompts else (0, None)
         for start in range(0, len(order), size):
             batch = order[start : start + size]
             began = time.perf_counter()
-            completions = _greedy(model, [prompts[i] for i in batch], max_new_tokens, tokenizer.eos_token_id)
+            completions = _greedy(
+                model, [prompts[i] for i in batch], max_new_tokens, tokenizer.eos_token_id, begun, begin
+            )
             seconds = (time.perf_counter() - began) / sum(len(tokens) for tokens in completions)
             for i, tokens in zip(batch, completions, strict=True):
                 finished = tokens[-1] == tokenizer.eos_token_id
@@ -441,11 +444,12 @@ def generate(
 
 
 def _decoding_batch(model: PreTrainedModel, length: int) -> int:
-    """Chats whose keys and values take at most a quarter of the free memory; between 1 and 32."""
+    """Chats whose keys, values and scores take at most a quarter of the free memory; between 1 and 32."""
     config = model.config
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * head * model.dtype.itemsize
-    return max(1, min(32, runtime.free_memory() // 4 // (4 * per_token * max(length, 1))))
+    kept = 2 * config.num_hidden_layers * config.num_key_value_heads * head
+    scores = 2 * config.num_attention_heads * length  # of one layer, if the prompt is all there is
+    return max(1, min(32, runtime.free_memory() // 4 // ((4 * kept + scores) * model.dtype.itemsize * max(length, 1))))
 
 
 STEP = 32  # widths are multiples of this, so that sums run in the same order however wide the padding is
@@ -460,14 +464,20 @@ def _cache_layer() -> type:
 
         def __init__(self, places: dict[str, torch.Tensor]) -> None:
             super().__init__()
-            self.places = places  # "next": (rows,), where the coming token of each row goes
+            # "begin": keys and values of a common beginning, layer by layer, or None; "next": (rows,), where
+            # the coming token of each row goes; "width": to which keys and values must reach.
+            self.places = places
 
         def update(self, key, value, *unused, **also_unused):
             import torch
 
-            if not self.is_initialized:  # the prompts, padded on the right
-                self.is_initialized, self.keys, self.values = True, key, value
-                return key, value
+            if not self.is_initialized:  # the prompts, padded on the right, behind what they all begin with
+                self.is_initialized, begin = True, self.places["begin"]
+                self.keys, self.values = (
+                    new if begin is None else torch.cat([kept.expand(len(new), -1, -1, -1), new], 2)
+                    for new, kept in zip((key, value), begin.pop(0) if begin else (None, None), strict=True)
+                )
+                return self.keys, self.values
             rows, place = torch.arange(len(key), device=key.device), self.places["next"]
             if self.places["width"] > self.keys.shape[-2]:
                 more = (0, 0, 0, self.places["width"] - self.keys.shape[-2])
@@ -479,50 +489,81 @@ def _cache_layer() -> type:
 
 
 def _decoding_attention(module, query, key, value, mask, scaling=None, **unused):
-    """Attention of whole prompts, or of one new token per row, without copying the heads that are shared."""
-    from torch.nn.functional import scaled_dot_product_attention
-
+    """Attention as two batched products, in which the heads that share a key head are its rows."""
     batch, heads, length, size = query.shape
-    if length > 1:
-        mixed = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
-        return mixed.transpose(1, 2), None
-    query = query.reshape(batch, key.shape[1], -1, size)  # the heads that share a key head are its queries
-    mixed = scaled_dot_product_attention(query, key, value, mask, scale=scaling)
-    return mixed.reshape(batch, 1, heads, size), None
+    shared = key.shape[1]
+    query = (query * scaling).reshape(batch * shared, -1, size)
+    scores = (
+        (query @ key.flatten(0, 1).transpose(1, 2)).view(batch, shared, -1, length, key.shape[2]).add_(mask[:, :, None])
+    )
+    mixed = scores.softmax(-1).view(batch * shared, -1, key.shape[2]) @ value.flatten(0, 1)
+    return mixed.view(batch, heads, length, size).transpose(1, 2), None
+
+
+def _mask(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What is added to scores, (rows, 1, length, width), from a table of what is seen, (rows, length, width)."""
+    import torch
+
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf)[:, None]
 
 
 @contextlib.contextmanager
-def _attention(model: PreTrainedModel, name: str):
+def _our_attention(model: PreTrainedModel):
     """Give a model our attention for a while: its own methods need the one it came with."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    AttentionInterface.register(name, _decoding_attention)
-    AttentionMaskInterface.register(name, lambda *unused, **also_unused: None)
+    AttentionInterface.register("course", _decoding_attention)
+    AttentionMaskInterface.register("course", lambda *unused, **also_unused: None)
     own = model.config._attn_implementation
-    model.set_attn_implementation(name)
+    model.set_attn_implementation("course")
     try:
         yield
     finally:
         model.set_attn_implementation(own)
 
 
-def _greedy(model: PreTrainedModel, prompts: list[list[int]], limit: int, eos: int) -> list[list[int]]:
+def _beginning(model: PreTrainedModel, prompts: list[list[int]]) -> tuple[int, list | None]:
+    """Tokens that all prompts begin with, a multiple of 32, and their keys and values, layer by layer."""
+    import torch
+    from transformers import DynamicCache
+
+    length = len(os.path.commonprefix([*prompts, min(prompts, key=len)[:-1]])) // STEP * STEP
+    if not length or len(prompts) == 1:
+        return 0, None
+    cache, own = DynamicCache(), torch.arange(length, device=model.device)
+    ids = torch.tensor([prompts[0][:length]], device=model.device)
+    mask = _mask((own <= own[:, None])[None], model.dtype)
+    model.base_model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True)
+    return length, [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def _greedy(
+    model: PreTrainedModel, prompts: list[list[int]], limit: int, eos: int, begun: int = 0, begin: list | None = None
+) -> list[list[int]]:
     """Greedy continuation of prompts: the same tokens whatever else is in the batch.
 
     Padding stands on the right and every row's tokens follow each other, so that each sum runs over the
-    same numbers in the same order, alone or in a batch.
+    same numbers in the same order, alone or in a batch. Of the first `begun` tokens `begin` has the keys and
+    values.
     """
     import torch
     from transformers import Cache
 
     if len(prompts) == 1:
-        return _greedy(model, prompts * 2, limit, eos)[:1]
-    width, device = -(-max(map(len, prompts)) // STEP) * STEP, model.device
-    ids = torch.tensor([p + [eos] * (width - len(p)) for p in prompts], device=device)
-    places = {"next": torch.tensor([len(p) for p in prompts], device=device)}
+        return _greedy(model, prompts * 2, limit, eos, begun, begin)[:1]
+    device, rest = model.device, [prompt[begun:] for prompt in prompts]
+    width = -(-max(map(len, rest)) // STEP) * STEP
+    ids = torch.tensor([p + [eos] * (width - len(p)) for p in rest], device=device)
+    places = {"begin": begin and list(begin), "next": torch.tensor([len(p) for p in prompts], device=device)}
     cache = Cache(layers=[_cache_layer()(places) for _ in range(model.config.num_hidden_layers)])
-    hidden = model.base_model(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
-    last = hidden[torch.arange(len(prompts)), places["next"] - 1]
+    own = torch.arange(begun, begun + width, device=device)
+    width += begun
+    seen = torch.arange(width, device=device)
+    hidden = model.base_model(
+        input_ids=ids, attention_mask=_mask((seen <= own[:, None])[None], model.dtype), position_ids=own[None],
+        past_key_values=cache, use_cache=True,
+    ).last_hidden_state  # fmt: skip
+    last = hidden[torch.arange(len(prompts)), places["next"] - begun - 1]
     del hidden
     alive, output = list(range(len(prompts))), [[] for _ in prompts]
     ended = [False] * len(prompts)
@@ -544,9 +585,9 @@ def _greedy(model: PreTrainedModel, prompts: list[list[int]], limit: int, eos: i
             alive, chosen, places["next"] = [alive[i] for i in going], chosen[keep], places["next"][keep]
         width = max(width, -(-(int(places["next"].max()) + 1) // STEP) * STEP)
         places["width"] = width
-        mask = torch.arange(width, device=device) <= places["next"][:, None]
+        seen = torch.arange(width, device=device) <= places["next"][:, None, None]
         last = model.base_model(
-            input_ids=chosen[:, None], attention_mask=mask[:, None, None], position_ids=places["next"][:, None],
+            input_ids=chosen[:, None], attention_mask=_mask(seen, model.dtype), position_ids=places["next"][:, None],
             past_key_values=cache, use_cache=True,
         ).last_hidden_state[:, -1]  # fmt: skip
         places["next"] = places["next"] + 1

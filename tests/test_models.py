@@ -184,6 +184,7 @@ def test_rooms_import_only_from_those_above_them():
         "plots",
         "models",
         "runs",
+        "kernels",
         "training",
         "evaluation",
         "scoreboard",
@@ -229,3 +230,25 @@ def test_a_model_still_generates_by_itself_after_it_was_asked_by_us(tiny, tokeni
     before = tiny.generate(**inputs, max_new_tokens=8, do_sample=False)
     models.generate(tiny, tokenizer, chats, max_new_tokens=4, progress=False)
     assert torch.equal(tiny.generate(**inputs, max_new_tokens=8, do_sample=False), before)
+
+
+@pytest.mark.parametrize("shown", [0, 60], ids=["each its own", "a common beginning"])
+def test_answers_are_those_that_transformers_generates(shown, tiny, tokenizer):
+    turn = {"role": "system", "content": "one egg and " * shown + "milk"}
+    chats = [[turn, {"role": "user", "content": "eggs " * n}] for n in (3, 1, 9)]
+    ours = models.generate(tiny, tokenizer, chats, max_new_tokens=8, progress=False)
+    for chat, answer in zip(chats, ours, strict=True):
+        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        inputs = tokenizer(text, return_tensors="pt")
+        tokens = tiny.generate(**inputs, max_new_tokens=8, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        assert answer["prompt_tokens"] == inputs["input_ids"].shape[1]
+        assert answer["text"] == tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+def test_prompts_that_are_equal_or_one_the_beginning_of_another_are_answered(tiny, tokenizer):
+    one = [{"role": "user", "content": "eggs " * 80}]
+    longer = [*one, {"role": "assistant", "content": "milk"}, {"role": "user", "content": "flour"}]
+    alone = [models.generate(tiny, tokenizer, [chat], max_new_tokens=8, progress=False)[0] for chat in (one, longer)]
+    together = models.generate(tiny, tokenizer, [one, longer, one], max_new_tokens=8, progress=False)
+    assert [row["text"] for row in together] == [alone[0]["text"], alone[1]["text"], alone[0]["text"]]
+    assert models.generate(tiny, tokenizer, [], progress=False) == []
