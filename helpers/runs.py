@@ -37,9 +37,9 @@ class Run:
 
 @functools.cache
 def fingerprint() -> dict[str, str]:
-    """What else decides a result: the source of `models` and `training`, and the library versions."""
+    """What else decides a result: the source of the rooms that train, and the library versions."""
     parts = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    for room in ("models", "training"):
+    for room in ("models", "kernels", "training"):
         source = (runtime.ROOT / "helpers" / f"{room}.py").read_bytes().replace(b"\r\n", b"\n")
         parts[room] = hashlib.sha256(source).hexdigest()[:12]
     return parts

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LEARNING_RATES = {"lora": 1e-3, "full": 1e-4}  # good at 135 M parameters; at 7B start ten times lower
 MAX_LENGTH = 2048
+TOKENS_AT_ONCE = 768  # on a CPU more bring no speed
 WIDTH = 16  # batches are as wide as a multiple of this: fewer shapes, for each of which the CPU keeps a plan
 
 
@@ -133,7 +134,7 @@ def trainer_class() -> type:
     class CourseTrainer(SFTTrainer):
         """TRL's trainer on encoded rows, with the course's batches, loss and optimizer."""
 
-        def __init__(self, model, *, processing_class, tokens_at_once=768, **arguments):
+        def __init__(self, model, *, processing_class, tokens_at_once=TOKENS_AT_ONCE, **arguments):
             self.tokens_at_once, pad = tokens_at_once, processing_class.pad_token_id
             super().__init__(
                 kernels.make_fast(model), processing_class=processing_class,
@@ -223,9 +224,9 @@ def micro_batch_tokens(model: PreTrainedModel, longest: int, free: int | None = 
     """Tokens, padding included, to put through the model at once so that training fits into free memory.
 
     A token takes about 10 hidden and 3 intermediate vectors and its attention scores per layer, and a third
-    of the tokens bear labels, whose logits take 14 bytes per word of the vocabulary. Full fine-tuning
+    of the tokens bear labels, whose logits take two numbers per word of the vocabulary. Full fine-tuning
     takes 14 bytes per weight first (gradients, float32 copies, two moments). A third of what is left is
-    planned for. On a CPU more than 768 tokens at once bring no speed.
+    planned for.
 
     Args:
         model: the model to train, with its adapters if it has any.
@@ -238,9 +239,9 @@ def micro_batch_tokens(model: PreTrainedModel, longest: int, free: int | None = 
 
         free = torch.cuda.mem_get_info()[0] if on_gpu else runtime.free_memory()
     vectors = 10 * config.hidden_size + 3 * config.intermediate_size + config.num_attention_heads * longest
-    per_token = config.num_hidden_layers * vectors * model.dtype.itemsize + config.vocab_size * 14 // 3
+    per_token = (config.num_hidden_layers * vectors + config.vocab_size * 2 // 3) * model.dtype.itemsize
     free -= 14 * sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return max(WIDTH, min(free // 3 // per_token, 16384 if on_gpu else 768))
+    return max(WIDTH, min(free // 3 // per_token, 16384 if on_gpu else TOKENS_AT_ONCE))
 
 
 # --- fine_tune -----------------------------------------------------------------------------------

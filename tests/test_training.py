@@ -207,3 +207,7 @@ def test_the_key_of_a_run_hangs_on_the_code_that_makes_it(monkeypatch):
     before = runs.key(config={"epochs": 1})
     monkeypatch.setattr(runs, "fingerprint", lambda: {"training": "other"})
     assert runs.key(config={"epochs": 1}) != before
+
+
+def test_a_change_of_any_room_that_training_imports_makes_other_runs():
+    assert {"models", "kernels", "training"} <= set(runs.fingerprint())
