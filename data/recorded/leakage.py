@@ -7,12 +7,13 @@ seeds each. Each line of `leakage.json` is one run and its F1 on both sets. What
 from __future__ import annotations
 
 import datetime
-import json
 import re
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from record import read, write  # noqa: E402
+
 from helpers import data, evaluation, models, runtime, training  # noqa: E402
 
 FILE = Path(__file__).with_name("leakage.json")
@@ -32,7 +33,7 @@ def main() -> None:
     tokenizer, machine = models.load_tokenizer(), runtime.machine()
     for seed in SEEDS:
         for copied, rows in sets.items():
-            known = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else []
+            known = read(FILE)
             if (copied, seed) in {(run["copied"], run["seed"]) for run in known}:
                 continue
             leaky = train[:10] + [disguise(row) for row in rows]
@@ -47,8 +48,7 @@ def main() -> None:
                 "seconds": round(run.record["seconds"], 1), "dtype": run.record["dtype"],
                 "device": f"{machine.kind}, {machine.cores} cores", "date": datetime.date.today().isoformat(),
             })  # fmt: skip
-            lines = ",\n".join(json.dumps(old, ensure_ascii=False) for old in known)
-            runtime.atomic_write(FILE, f"[\n{lines}\n]\n")
+            write(FILE, known)
             print(copied, seed, known[-1]["f1"], flush=True)
 
 

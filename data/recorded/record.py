@@ -1,7 +1,8 @@
 """Record the long runs that lessons replot: `python data/recorded/record.py [name …]`.
 
 Each line of `runs.json` is one run: what was trained, how it did on the 100 validation rows, on which
-machine and when. A recorded run is made anew when its name is given; without names, what is missing is made.
+machine and when. With names, those runs are made anew; without, what is missing is made. On a machine that
+trains in float32 that is `fp32`, from which the tests' band for such machines comes; on others all else.
 """
 
 from __future__ import annotations
@@ -29,18 +30,29 @@ def noisy(rows: list[dict], share: float, seed: int) -> list[dict]:
     ]
 
 
+def read(file: Path) -> list[dict]:
+    """The runs recorded so far."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+
+
+def write(file: Path, runs: list[dict]) -> None:
+    """One line for each run, so that a change of one is a change of one line."""
+    lines = ",\n".join(json.dumps(run, ensure_ascii=False) for run in runs)
+    runtime.atomic_write(file, f"[\n{lines}\n]\n")
+
+
+def wanted(name: str, seed: int, names: list[str]) -> bool:
+    """Whether a run is to be made: it is named, or without any names it is missing."""
+    return name in names if names else (name, seed) not in {(run["name"], run["seed"]) for run in read(FILE)}
+
+
 def ask(names: list[str]) -> None:
     """Record the prompted systems that lesson 08 asks about 25 recipes only, on all of validation."""
     train, tokenizer, model = data.load("train"), models.load_tokenizer(), models.load_model()
     for name, examples in (("zero-shot", []), ("3-shot", train[:3])):
-        if name not in {run["name"] for run in known()} or name in names:
+        if wanted(name, 0, names):
             system = evaluation.prompted(model, tokenizer, examples=examples, max_new_tokens=96, progress=False)
             keep({"name": name, "seed": 0, "rows": len(examples)}, system, data.load("validation"))
-
-
-def known() -> list[dict]:
-    """The runs recorded so far."""
-    return json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else []
 
 
 def keep(record: dict, system: evaluation.System, questions: list[dict]) -> None:
@@ -54,16 +66,17 @@ def keep(record: dict, system: evaluation.System, questions: list[dict]) -> None
         "device": machine.device, "machine": f"{machine.kind}, {machine.cores} cores",
         "date": datetime.date.today().isoformat(),
     }  # fmt: skip
-    runs = [old for old in known() if (old["name"], old["seed"]) != (record["name"], record["seed"])] + [record]
+    runs = [old for old in read(FILE) if (old["name"], old["seed"]) != (record["name"], record["seed"])] + [record]
     runs.sort(key=lambda old: (old["name"], old["seed"]))
-    lines = ",\n".join(json.dumps(old, ensure_ascii=False) for old in runs)
-    runtime.atomic_write(FILE, f"[\n{lines}\n]\n")
+    write(FILE, runs)
     print(f"{record['name']}, seed {record['seed']}: F1 {record['f1']:.3f}, {record['seconds']:.0f} s", flush=True)
 
 
 def plan() -> list[tuple[str, int, list[dict], dict]]:
     """(name, seed, rows, arguments of `fine_tune`) of every recorded run."""
     train = data.load("train")
+    if runtime.machine().dtype == "float32":
+        return [("fp32", seed, train[:48], {"epochs": 1, "evaluate": 10}) for seed in range(5)]
     start = {"epochs": 1, "evaluate": 25}  # what lesson 00 does; the bands of the tests come from its seeds
     runs = [("start", seed, train[:120], start) for seed in range(5)]
     runs.append(("main", 0, train, {"epochs": 2}))
@@ -82,9 +95,7 @@ def main(names: list[str]) -> None:
     tokenizer, validation = models.load_tokenizer(), data.load("validation")
     for name, seed, rows, arguments in plan():
         arguments = dict(arguments)
-        if (name, seed) in {(run["name"], run["seed"]) for run in known()} and name not in names:
-            continue
-        if names and name not in names:
+        if not wanted(name, seed, names):
             continue
         questions = validation[: arguments.pop("evaluate", len(validation))]
         run = training.fine_tune(rows, seed=seed, live=False, **arguments)
@@ -93,7 +104,8 @@ def main(names: list[str]) -> None:
         keep(
             {"name": name, "seed": seed, "rows": len(rows), **{key: run.record[key] for key in told}}, system, questions
         )
-    ask(names)
+    if runtime.machine().dtype != "float32":
+        ask(names)
 
 
 if __name__ == "__main__":
