@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
+import gc
 import hashlib
 import importlib.util
 import io
@@ -298,6 +300,7 @@ def load_model(
     import torch
     from transformers import AutoModelForCausalLM
 
+    release_memory()
     machine = runtime.machine()
     base = Path(folder or fetch())
     if adapter is not None and (Path(adapter) / "config.json").is_file():
@@ -314,6 +317,21 @@ def load_model(
 
         model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     return model.to(machine.device).eval()
+
+
+def release_memory() -> None:
+    """Give the memory of models that nobody holds any more back to the system."""
+    gc.collect()  # a trainer is full of cycles
+    trim_memory()
+
+
+def trim_memory() -> None:
+    """Return freed memory (Linux): rows of many lengths leave holes that add up."""
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        except OSError:  # another C library, such as musl, which does this by itself
+            pass
 
 
 def weights_hash(model: PreTrainedModel | None = None) -> str:
@@ -342,6 +360,7 @@ def trainable(model: PreTrainedModel | None = None, rank: int | None = 16) -> Pr
     import torch
     from transformers import AutoModelForCausalLM
 
+    release_memory()
     if model is None:
         machine = runtime.machine()
         with quiet():

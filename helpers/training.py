@@ -6,14 +6,11 @@ model's forward and backward passes are those of `kernels`.
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import gc
 import json
 import math
 import random
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -202,22 +199,13 @@ def _course_callback(curve: plots.LiveCurve | None, history: list[dict]) -> Trai
 
         def on_step_end(self, args, state, control, **unused):
             if args.use_cpu and runtime.free_memory() < 2**30:  # costs a tenth of the speed, so only then
-                release_memory()
+                models.trim_memory()
 
         def on_train_end(self, args, state, control, **unused):
             if curve:
                 curve.update(history, state.global_step, last=True)
 
     return CourseCallback()
-
-
-def release_memory() -> None:
-    """Give freed memory back to the system (Linux): rows of many lengths leave holes that add up."""
-    if sys.platform == "linux":
-        try:
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
-        except OSError:  # another C library, such as musl, which does this by itself
-            pass
 
 
 def micro_batch_tokens(model: PreTrainedModel, longest: int, free: int | None = None) -> int:
@@ -375,8 +363,7 @@ def _train(part, run_key, rows, held_out, model, config, save_steps, callbacks, 
     trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     dtype, steps = str(model.dtype).removeprefix("torch."), trainer.state.global_step
     del trainer, model
-    gc.collect()  # a trainer is full of cycles, and its memory is needed for the next model
-    release_memory()
+    models.release_memory()
     for folder in part.glob("checkpoint-*"):
         shutil.rmtree(folder)
     tokens = round(sum(dataset["length"]) * config["epochs"])
