@@ -1,11 +1,13 @@
 """The forward and backward passes of a Llama under training, written out where autograd repeats itself.
 
-Five things make a step fast on a small machine, each short enough to read: logits only where a label is;
-layers that read the same input share their products with LoRA's small matrices; rotation, attention, norm
-and gate keep what their backward pass needs and no more. Each is tested against autograd.
+Four things make a step fast on a small machine, each short enough to read: logits only where a label is;
+no token computed twice or for nothing (`Layout`); layers that read the same input share their products with
+LoRA's small matrices; rotation, attention, norm and gate keep what their backward pass needs and no more.
+Each is tested against autograd.
 
-Shapes: `x` is (rows, width, hidden); `flat` is the same with (rows x width) tokens. Only `training` imports
-this module, as importing torch takes seconds.
+Shapes: between the layers of a Llama, x is (listed, hidden), a list of tokens; attention alone spreads it over
+(rows, width). In other models x is (rows, width, hidden) throughout. Only `training` imports this module, as
+importing torch takes seconds.
 """
 
 from __future__ import annotations
@@ -214,7 +216,8 @@ class LabelLoss(Function):
         logits = hidden @ weight.t()
         wide = torch.promote_types(logits.dtype, torch.float32)
         total = torch.zeros((), dtype=wide, device=logits.device)
-        for part, label in zip(logits.split(ROWS_OF_LOGITS), labels[:, None].split(ROWS_OF_LOGITS), strict=True):
+        rows = ROWS_OF_LOGITS if logits.device.type == "cpu" else 1024
+        for part, label in zip(logits.split(rows), labels[:, None].split(rows), strict=True):
             likelihood = part.to(wide).log_softmax(-1)
             total -= likelihood.gather(1, label).sum()
             part.copy_(likelihood.exp_().scatter_add_(1, label, likelihood.new_full(label.shape, -1)))
@@ -264,12 +267,8 @@ def _mlp(layer):
 
 
 def _attention(layer):
-    linears, out, scale, size = (
-        _linears(layer.q_proj, layer.k_proj, layer.v_proj),
-        layer.o_proj,
-        layer.scaling,
-        layer.head_dim,
-    )
+    linears, out = _linears(layer.q_proj, layer.k_proj, layer.v_proj), layer.o_proj
+    scale, size = layer.scaling, layer.head_dim
 
     def forward(hidden_states, position_embeddings, layout, **unused):
         cos, sin = position_embeddings
