@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import json
 import os
@@ -207,12 +208,23 @@ def machine() -> Machine:
     )
 
 
+def spare_memory() -> None:
+    """Where memory is scarce, have large freed blocks go back to the system at once (glibc).
+
+    Left to itself, the allocator comes to keep blocks of up to 32 MB, such as logits, for later.
+    """
+    if sys.platform == "linux" and memory_limit() < 4 * 2**30:
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL("libc.so.6").mallopt(-3, 2**20)  # M_MMAP_THRESHOLD, bytes
+
+
 def start() -> None:
     """End of a lesson's first cell: bring what Colab lacks, keep the hub quiet, say what this machine is."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")  # plans for a thousand shapes fill memory
+    spare_memory()
     if place() == "colab":
         from . import install
 

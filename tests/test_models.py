@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -209,6 +210,31 @@ def test_the_model_loads_in_under_three_seconds():
         models.load_model()
         times.append(time.perf_counter() - began)
     assert min(times) < 3
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="is about the allocator of Linux")
+def test_where_memory_is_scarce_large_freed_blocks_go_back_at_once():
+    code = """
+import ctypes, psutil
+from helpers import runtime
+libc = ctypes.CDLL("libc.so.6")
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+runtime.spare_memory()
+libc.free(libc.malloc(30 << 20))  # from now on the allocator would keep blocks of this size
+large, small = libc.malloc(24 << 20), libc.malloc(4096)
+ctypes.memset(large, 1, 24 << 20)
+held = psutil.Process().memory_info().rss
+libc.free(large)
+print(held - psutil.Process().memory_info().rss)
+"""
+    back = {}
+    for memory in ("1.8", "16"):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "COURSE_MEMORY_GB": memory},
+            capture_output=True, text=True, cwd=runtime.ROOT, check=True,
+        )  # fmt: skip
+        back[memory] = int(done.stdout) / 2**20
+    assert back["1.8"] > 20 > 4 > back["16"]
 
 
 def test_an_answer_does_not_depend_on_what_else_is_in_the_batch(tokenizer):
