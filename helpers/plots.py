@@ -66,12 +66,14 @@ def intervals(rows: Sequence[dict[str, Any]], label: str, value: str, low: str, 
 class LiveCurve:
     """A progress line and a loss curve that draw themselves while training runs.
 
-    In a notebook both are redrawn in place; elsewhere a line is printed now and then.
+    In a notebook both are redrawn in place, the curve less often, as each drawing holds the training up.
+    Elsewhere a line is printed now and then.
     """
 
-    def __init__(self, total: int, title: str = "", every: float = 2.0) -> None:
+    def __init__(self, total: int, title: str = "", every: float = 0.7) -> None:
         self.total, self.title, self.every = total, title, every
         self.began, self.drawn, self.handles = time.perf_counter(), 0.0, None
+        self.next_curve = 0.0
 
     def update(self, history: Sequence[dict[str, float]], step: int, last: bool = False) -> None:
         """Redraw if the last drawing is older than `every` seconds, or if this is the last call."""
@@ -94,20 +96,23 @@ class LiveCurve:
             if last or step == 1 or step % max(1, self.total // 10) == 0:
                 print(text, flush=True)
             return
-        self._show(text, step, history)
+        self._show(text, step, history, last)
 
-    def _show(self, text: str, step: int, history: Sequence[dict[str, float]]) -> None:
+    def _show(self, text: str, step: int, history: Sequence[dict[str, float]], last: bool) -> None:
         import matplotlib.pyplot as plt
         from IPython.display import HTML, display
 
         bar = HTML(f"<progress value='{step}' max='{self.total}' style='width:16em'></progress> {text}")
-        figure = loss_curve(history, self.title)
         if self.handles is None:
-            self.handles = display(bar, display_id=True), display(figure, display_id=True)
-        else:
-            self.handles[0].update(bar)
+            self.handles = display(bar, display_id=True), display(HTML(""), display_id=True)
+        self.handles[0].update(bar)
+        began = time.perf_counter()
+        if last or began > self.next_curve:
+            figure = loss_curve(history, self.title)
             self.handles[1].update(figure)
-        plt.close(figure)
+            plt.close(figure)
+            now = time.perf_counter()
+            self.next_curve = now + min(8, 30 * (now - began))  # the first drawing takes long
 
 
 def recorded(prefix: str = "") -> list[dict[str, Any]]:
