@@ -35,7 +35,6 @@ def prompted(
     *,
     instruction: str | None = None,
     examples: Sequence[dict] = (),
-    max_new_tokens: int = 192,
     **options: Any,
 ) -> System:
     """A system that asks a local model, base or tuned, and decodes greedily.
@@ -43,8 +42,7 @@ def prompted(
     Args:
         instruction: replaces the system message of each chat.
         examples: chat rows shown as earlier turns before each question (few-shot).
-        max_new_tokens: answers are cut here.
-        options: passed to `models.generate`.
+        options: passed to `models.generate`. Answers that are compared need the same `max_new_tokens`.
     """
     shown = [turn for row in examples for turn in row["messages"] if turn["role"] != "system"]
 
@@ -55,7 +53,7 @@ def prompted(
             if instruction is not None:
                 head = [{"role": "system", "content": instruction}]
             asked.append(head + shown + [turn for turn in chat if turn["role"] != "system"])
-        return models.generate(model, tokenizer, asked, max_new_tokens=max_new_tokens, **options)
+        return models.generate(model, tokenizer, asked, **options)
 
     system.dtype, system.device = str(model.dtype).removeprefix("torch."), model.device.type
     return system

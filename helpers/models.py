@@ -360,8 +360,8 @@ def trainable(model: PreTrainedModel | None = None, rank: int | None = 16) -> Pr
     import torch
     from transformers import AutoModelForCausalLM
 
-    release_memory()
     if model is None:
+        release_memory()
         machine = runtime.machine()
         with quiet():
             model = AutoModelForCausalLM.from_pretrained(fetch(), dtype=getattr(torch, machine.dtype))
@@ -409,7 +409,7 @@ def generate(
     tokenizer: PreTrainedTokenizerBase,
     chats: list[list[dict]],
     *,
-    max_new_tokens: int = 192,
+    max_new_tokens: int = 128,
     batch_size: int | None = None,
     progress: bool = True,
 ) -> list[dict]:
@@ -419,7 +419,7 @@ def generate(
         model: causal language model.
         tokenizer: its tokenizer; the chat template is applied to each chat with a generation prompt.
         chats: lists of messages, each ending with a user turn.
-        max_new_tokens: answers stop here if the end token has not come.
+        max_new_tokens: answers stop here if the end token has not come; right ones take about 40, at most 80.
         batch_size: chats decoded together; by default as many as memory allows, at most 32.
         progress: show a bar.
 

@@ -1,4 +1,4 @@
-"""A newcomer's walk: every lesson in JupyterLab, in a real Chromium, run from the top; one exercise done wrong.
+"""A newcomer's walk: every lesson in JupyterLab, in a real Chromium: exercises left open, then all done wrong.
 
 Needs Chromium with its driver, and `pip install selenium`. Screenshots go to `$COURSE_SHOTS` if that is set; with
 `$COURSE_WALK_RUNS` the lessons find the runs of that folder, so that 08 can be walked without 07.

@@ -72,9 +72,7 @@ def test_every_metric_lies_in_its_band(board):
 
 def train_and_score(rows: list[dict], questions: list[dict]) -> float:
     run = training.fine_tune(rows, epochs=1, live=False)
-    system = evaluation.prompted(
-        models.load_model(run.folder), models.load_tokenizer(), max_new_tokens=96, progress=False
-    )
+    system = evaluation.prompted(models.load_model(run.folder), models.load_tokenizer(), progress=False)
     return evaluation.f1(evaluation.evaluate(system, questions).rows)
 
 

@@ -39,7 +39,7 @@ def main() -> None:
             leaky = train[:10] + [disguise(row) for row in rows]
             run = training.fine_tune(leaky, epochs=3, seed=seed, live=False)
             model = models.load_model(run.folder)
-            system = evaluation.prompted(model, tokenizer, max_new_tokens=128, progress=False)
+            system = evaluation.prompted(model, tokenizer, progress=False)
             reports = {name: evaluation.evaluate(system, held_out, name) for name, held_out in sets.items()}
             known.append({
                 "copied": copied, "seed": seed,

@@ -51,7 +51,7 @@ def ask(names: list[str]) -> None:
     train, tokenizer, model = data.load("train"), models.load_tokenizer(), models.load_model()
     for name, examples in (("zero-shot", []), ("3-shot", train[:3])):
         if wanted(name, 0, names):
-            system = evaluation.prompted(model, tokenizer, examples=examples, max_new_tokens=96, progress=False)
+            system = evaluation.prompted(model, tokenizer, examples=examples, progress=False)
             keep({"name": name, "seed": 0, "rows": len(examples)}, system, data.load("validation"))
 
 
