@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import gc
 import hashlib
 import importlib.util
@@ -18,6 +17,7 @@ import tempfile
 import time
 import urllib.request
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -412,201 +412,56 @@ def generate(
     max_new_tokens: int = 128,
     batch_size: int | None = None,
     progress: bool = True,
+    constrain: Callable[[], Callable[[list[int]], torch.Tensor]] | None = None,
 ) -> list[dict]:
-    """Answer chats greedily, in batches of similar length.
+    """Answer chats greedily, many at a time: each as if it were alone.
 
     Args:
         model: causal language model.
         tokenizer: its tokenizer; the chat template is applied to each chat with a generation prompt.
         chats: lists of messages, each ending with a user turn.
         max_new_tokens: answers stop here if the end token has not come; right ones take about 40, at most 80.
-        batch_size: chats decoded together; by default as many as memory allows, at most 32.
+        batch_size: chats decoded together; by default as many as memory allows, at most 64.
         progress: show a bar.
+        constrain: called once per chat; gives a function from the tokens answered so far to the tokens that
+            are allowed next, a bool tensor (vocabulary,), such as `baselines.json_list` makes.
 
     Returns:
         One dict per chat, in the order given: `text` (str), `prompt_tokens`, `completion_tokens` (int, the
-        end token included), `seconds` (float, the batch's time shared out by tokens), `finished` (bool:
+        end token included), `seconds` (float, the time of all shared out by tokens), `finished` (bool:
         ended by itself).
     """
     import torch
     from tqdm.auto import tqdm
 
+    from . import decoding
+
     prompts = [
         tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False)
         for chat in chats
     ]
-    order = sorted(range(len(chats)), key=lambda i: len(prompts[i]))
-    longest = len(prompts[order[-1]]) + max_new_tokens if chats else 0
-    size = batch_size or _decoding_batch(model, longest)
-    answers: list[dict | None] = [None] * len(chats)
-    bar = tqdm(total=len(chats), desc="decoding", disable=not progress)
-    with torch.inference_mode(), _our_attention(model), bar:
-        begun, begin = _beginning(model, prompts) if prompts else (0, None)
-        for start in range(0, len(order), size):
-            batch = order[start : start + size]
-            began = time.perf_counter()
-            completions = _greedy(
-                model, [prompts[i] for i in batch], max_new_tokens, tokenizer.eos_token_id, begun, begin
-            )
-            seconds = (time.perf_counter() - began) / sum(len(tokens) for tokens in completions)
-            for i, tokens in zip(batch, completions, strict=True):
-                finished = tokens[-1] == tokenizer.eos_token_id
-                answers[i] = {
-                    "text": tokenizer.decode(tokens[:-1] if finished else tokens, skip_special_tokens=True),
-                    "prompt_tokens": len(prompts[i]),
-                    "completion_tokens": len(tokens),
-                    "seconds": seconds * len(tokens),
-                    "finished": finished,
-                }
-            bar.update(len(batch))
-    return answers
+    size = batch_size or _decoding_batch(model, max(map(len, prompts), default=0) + max_new_tokens)
+    eos, completions, began = tokenizer.eos_token_id, {}, time.perf_counter()
+    with torch.inference_mode(), tqdm(total=len(chats), desc="decoding", disable=not progress) as bar:
+        if prompts:
+            for i, tokens in decoding.answers(model, prompts, max_new_tokens, eos, size, constrain):
+                completions[i] = tokens
+                bar.update()
+    each = (time.perf_counter() - began) / max(1, sum(map(len, completions.values())))
+    return [
+        {
+            "text": tokenizer.decode(tokens[:-1] if tokens[-1] == eos else tokens, skip_special_tokens=True),
+            "prompt_tokens": len(prompts[i]), "completion_tokens": len(tokens), "seconds": each * len(tokens),
+            "finished": tokens[-1] == eos,
+        }
+        for i, tokens in sorted(completions.items())
+    ]  # fmt: skip
 
 
 def _decoding_batch(model: PreTrainedModel, length: int) -> int:
-    """Chats whose keys, values and scores take at most a quarter of the free memory; between 1 and 32."""
+    """Chats whose keys, values and scores take at most a quarter of the free memory; between 1 and 64."""
     config = model.config
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     kept = 2 * config.num_hidden_layers * config.num_key_value_heads * head
     scores = 2 * config.num_attention_heads * length  # of one layer, if the prompt is all there is
-    return max(1, min(32, runtime.free_memory() // 4 // ((4 * kept + scores) * model.dtype.itemsize * max(length, 1))))
-
-
-STEP = 32  # widths are multiples of this, so that sums run in the same order however wide the padding is
-
-
-@functools.cache
-def _cache_layer() -> type:
-    from transformers.cache_utils import DynamicLayer
-
-    class RowCacheLayer(DynamicLayer):
-        """Keys and values, (rows, heads, width, size), in which each row's next token has its own place."""
-
-        def __init__(self, places: dict[str, torch.Tensor]) -> None:
-            super().__init__()
-            # "begin": keys and values of a common beginning, layer by layer, or None; "next": (rows,), where
-            # the coming token of each row goes; "width": to which keys and values must reach.
-            self.places = places
-
-        def update(self, key, value, *unused, **also_unused):
-            import torch
-
-            if not self.is_initialized:  # the prompts, padded on the right, behind what they all begin with
-                self.is_initialized, begin = True, self.places["begin"]
-                self.keys, self.values = (
-                    new if begin is None else torch.cat([kept.expand(len(new), -1, -1, -1), new], 2)
-                    for new, kept in zip((key, value), begin.pop(0) if begin else (None, None), strict=True)
-                )
-                return self.keys, self.values
-            rows, place = torch.arange(len(key), device=key.device), self.places["next"]
-            if self.places["width"] > self.keys.shape[-2]:
-                more = (0, 0, 0, self.places["width"] - self.keys.shape[-2])
-                self.keys, self.values = (torch.nn.functional.pad(kept, more) for kept in (self.keys, self.values))
-            self.keys[rows, :, place], self.values[rows, :, place] = key[:, :, 0], value[:, :, 0]
-            return self.keys, self.values
-
-    return RowCacheLayer
-
-
-def _decoding_attention(module, query, key, value, mask, scaling=None, **unused):
-    """Attention as two batched products, in which the heads that share a key head are its rows."""
-    batch, heads, length, size = query.shape
-    shared = key.shape[1]
-    query = (query * scaling).reshape(batch * shared, -1, size)
-    scores = (
-        (query @ key.flatten(0, 1).transpose(1, 2)).view(batch, shared, -1, length, key.shape[2]).add_(mask[:, :, None])
-    )
-    mixed = scores.softmax(-1).view(batch * shared, -1, key.shape[2]) @ value.flatten(0, 1)
-    return mixed.view(batch, heads, length, size).transpose(1, 2), None
-
-
-def _mask(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """What is added to scores, (rows, 1, length, width), from a table of what is seen, (rows, length, width)."""
-    import torch
-
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf)[:, None]
-
-
-@contextlib.contextmanager
-def _our_attention(model: PreTrainedModel):
-    """Give a model our attention for a while: its own methods need the one it came with."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-
-    AttentionInterface.register("course", _decoding_attention)
-    AttentionMaskInterface.register("course", lambda *unused, **also_unused: None)
-    own = model.config._attn_implementation
-    model.set_attn_implementation("course")
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(own)
-
-
-def _beginning(model: PreTrainedModel, prompts: list[list[int]]) -> tuple[int, list | None]:
-    """Tokens that all prompts begin with, a multiple of 32, and their keys and values, layer by layer."""
-    import torch
-    from transformers import DynamicCache
-
-    length = len(os.path.commonprefix([*prompts, min(prompts, key=len)[:-1]])) // STEP * STEP
-    if not length or len(prompts) == 1:
-        return 0, None
-    cache, own = DynamicCache(), torch.arange(length, device=model.device)
-    ids = torch.tensor([prompts[0][:length]], device=model.device)
-    mask = _mask((own <= own[:, None])[None], model.dtype)
-    model.base_model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True)
-    return length, [(layer.keys, layer.values) for layer in cache.layers]
-
-
-def _greedy(
-    model: PreTrainedModel, prompts: list[list[int]], limit: int, eos: int, begun: int = 0, begin: list | None = None
-) -> list[list[int]]:
-    """Greedy continuation of prompts: the same tokens whatever else is in the batch.
-
-    Padding stands on the right and every row's tokens follow each other, so that each sum runs over the
-    same numbers in the same order, alone or in a batch. Of the first `begun` tokens `begin` has the keys and
-    values.
-    """
-    import torch
-    from transformers import Cache
-
-    if len(prompts) == 1:
-        return _greedy(model, prompts * 2, limit, eos, begun, begin)[:1]
-    device, rest = model.device, [prompt[begun:] for prompt in prompts]
-    width = -(-max(map(len, rest)) // STEP) * STEP
-    ids = torch.tensor([p + [eos] * (width - len(p)) for p in rest], device=device)
-    places = {"begin": begin and list(begin), "next": torch.tensor([len(p) for p in prompts], device=device)}
-    cache = Cache(layers=[_cache_layer()(places) for _ in range(model.config.num_hidden_layers)])
-    own = torch.arange(begun, begun + width, device=device)
-    width += begun
-    seen = torch.arange(width, device=device)
-    hidden = model.base_model(
-        input_ids=ids, attention_mask=_mask((seen <= own[:, None])[None], model.dtype), position_ids=own[None],
-        past_key_values=cache, use_cache=True,
-    ).last_hidden_state  # fmt: skip
-    last = hidden[torch.arange(len(prompts)), places["next"] - begun - 1]
-    del hidden
-    alive, output = list(range(len(prompts))), [[] for _ in prompts]
-    ended = [False] * len(prompts)
-    while True:
-        chosen = model.get_output_embeddings()(last).argmax(-1)
-        for row, token in zip(alive, chosen.tolist(), strict=True):
-            if not ended[row]:
-                output[row].append(token)
-                ended[row] = token == eos or len(output[row]) == limit
-        if all(ended):
-            return output
-        # Ended rows leave, a few at a time, as moving the others costs; two stay, for a product with one
-        # row is summed in another order than products with more.
-        going = [i for i, row in enumerate(alive) if not ended[row]]
-        if len(going) <= 0.8 * len(alive) and len(alive) > 2:
-            going = going if len(going) > 1 else [going[0], not going[0]]
-            keep = torch.tensor(going, device=device)
-            cache.batch_select_indices(keep)
-            alive, chosen, places["next"] = [alive[i] for i in going], chosen[keep], places["next"][keep]
-        width = max(width, -(-(int(places["next"].max()) + 1) // STEP) * STEP)
-        places["width"] = width
-        seen = torch.arange(width, device=device) <= places["next"][:, None, None]
-        last = model.base_model(
-            input_ids=chosen[:, None], attention_mask=_mask(seen, model.dtype), position_ids=places["next"][:, None],
-            past_key_values=cache, use_cache=True,
-        ).last_hidden_state[:, -1]  # fmt: skip
-        places["next"] = places["next"] + 1
+    return max(1, min(64, runtime.free_memory() // 4 // ((4 * kept + scores) * model.dtype.itemsize * max(length, 1))))

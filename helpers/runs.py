@@ -39,7 +39,7 @@ class Run:
 def fingerprint() -> dict[str, str]:
     """What else decides a result: the source of the rooms that train, and the library versions."""
     parts = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    for room in ("models", "kernels", "training"):
+    for room in ("models", "decoding", "kernels", "training"):
         source = (runtime.ROOT / "helpers" / f"{room}.py").read_bytes().replace(b"\r\n", b"\n")
         parts[room] = hashlib.sha256(source).hexdigest()[:12]
     return parts

@@ -183,6 +183,7 @@ def test_rooms_import_only_from_those_above_them():
         "runtime",
         "data",
         "plots",
+        "decoding",
         "models",
         "runs",
         "kernels",

@@ -1,0 +1,271 @@
+"""Greedy decoding of many prompts at once, written out for Llamas: an answer is the same whatever else is asked.
+
+What makes it fast on a small machine: rows that have ended leave at once, and waiting prompts take their places;
+what all prompts begin with is computed once; projections that read the same x are one product; keys and values of
+all layers lie in one tensor. Only `models` imports this module, as importing torch takes seconds.
+
+Two rules keep an answer independent of its neighbours. A row's tokens follow each other with the padding behind
+them, at widths that are multiples of 32, so that every sum runs over the same numbers in the same order. And no
+product has a single row, as those are summed in another order than products with more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from transformers import LogitsProcessor, PreTrainedModel
+from transformers.models.llama import modeling_llama
+
+STEP = 32  # widths are multiples of this
+AT_ONCE = 1024  # tokens of prompts that are read together
+Constrain = Callable[[], Callable[[list[int]], torch.Tensor]]
+
+
+def answers(
+    model: PreTrainedModel, prompts: Sequence[list[int]], limit: int, eos: int, size: int, constrain: Constrain | None
+) -> Iterator[tuple[int, list[int]]]:
+    """Number and completion of each prompt, in the order in which they end.
+
+    Args:
+        model: a causal language model; others than plain Llamas decode by their own `generate`.
+        prompts: token ids.
+        limit: most tokens of a completion.
+        eos: the token that ends one; it is part of it.
+        size: prompts decoded together.
+        constrain: as in `models.generate`.
+    """
+    if _plain_llama(model):
+        yield from _Llama(model, prompts, limit, eos, size, constrain)
+    else:
+        yield from _by_itself(model, prompts, limit, eos, size, constrain)
+
+
+def _plain_llama(model: PreTrainedModel) -> bool:
+    layers = [layer for layer in model.modules() if isinstance(layer, modeling_llama.LlamaDecoderLayer)]
+    return (
+        isinstance(model, modeling_llama.LlamaForCausalLM)
+        and model.config.hidden_act == "silu"
+        and all(type(part) is torch.nn.Linear and part.bias is None for layer in layers for part in _linears(layer))
+    )
+
+
+def _linears(layer) -> list[torch.nn.Module]:
+    attention, mlp = layer.self_attn, layer.mlp
+    return [
+        attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
+        mlp.gate_proj, mlp.up_proj, mlp.down_proj,
+    ]  # fmt: skip
+
+
+def side_by_side(linears: Sequence[torch.nn.Linear]) -> torch.Tensor:
+    """The weights of layers as one matrix, (all outputs, inputs), of which their own become parts.
+
+    Nothing is kept twice, and what changes a weight in place changes the matrix. Found again at no cost.
+    """
+    first, place = linears[0].weight, linears[0].weight.data_ptr()
+    for linear in linears:
+        if linear.weight.data_ptr() != place or not linear.weight.is_contiguous():
+            break
+        place += linear.weight.nbytes
+    else:
+        height = sum(linear.out_features for linear in linears)
+        if first.untyped_storage().nbytes() - first.storage_offset() * first.itemsize >= height * first[0].nbytes:
+            return first.detach().as_strided((height, first.shape[1]), (first.shape[1], 1))
+    joined = torch.cat([linear.weight.detach() for linear in linears])
+    for linear, part in zip(linears, joined.split([linear.out_features for linear in linears]), strict=True):
+        linear.weight.data = part
+    return joined
+
+
+class _Llama:
+    """One run over all prompts. Rows are numbered by their place in the tensors, prompts by that in the list."""
+
+    def __init__(self, model, prompts, limit, eos, size, constrain) -> None:
+        with torch.inference_mode(False), torch.no_grad():  # the weights stay fit for training
+            self.layers = [
+                (layer.input_layernorm, side_by_side(linears[:3]), linears[3].weight.detach().t(),
+                 layer.post_attention_layernorm, side_by_side(linears[4:6]), linears[6].weight.detach().t())
+                for layer in model.model.layers for linears in [_linears(layer)]
+            ]  # fmt: skip
+        self.model, self.prompts, self.limit, self.eos, self.constrain = model, prompts, limit, eos, constrain
+        config, attention = model.config, model.model.layers[0].self_attn
+        self.shared, self.groups = config.num_key_value_heads, attention.num_key_value_groups
+        self.head, self.scale = attention.head_dim, attention.scaling
+        longest = max(map(len, prompts)) + limit
+        self.width, self.size = -(-longest // STEP) * STEP, max(2, size)
+        self.rotation = self.model.model.rotary_emb(
+            torch.empty(0, dtype=model.dtype, device=model.device), torch.arange(self.width, device=model.device)[None]
+        )
+        self.begun = 0
+        self.begun = self._begin()
+        self.kept = self._room(min(self.size, max(2, len(prompts))))
+
+    def _room(self, rows: int) -> torch.Tensor:
+        """For keys and values: (layers, 2, rows, heads, width, size). Zeros, as padding is multiplied by zero."""
+        shape = len(self.layers), 2, rows, self.shared, self.width, self.head
+        return torch.zeros(shape, dtype=self.model.dtype, device=self.model.device)
+
+    def _begin(self) -> int:
+        """Read what all prompts begin with, a multiple of 32 tokens, and return its length."""
+        common = os.path.commonprefix([*self.prompts, min(self.prompts, key=len)[:-1]])
+        length = len(common) // STEP * STEP
+        if not length or len(self.prompts) == 1:
+            return 0
+        self.kept = self._room(1)
+        self._pass(torch.tensor([common[:length]], device=self.model.device), slice(0, 1))
+        self.beginning = self.kept[:, :, :, :, :length].clone()
+        return length
+
+    def _norm(self, norm, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)
+
+    def _pass(self, ids: torch.Tensor, rows: slice, places: torch.Tensor | None = None) -> torch.Tensor:
+        """Put tokens, (rows, length), through the layers and keep their keys and values.
+
+        Args:
+            rows: where these rows stand.
+            places: (rows,), where each row's only token goes; without, the tokens follow the beginning.
+
+        Returns:
+            Last hidden states, (rows, length, hidden).
+        """
+        (count, length), device, head, shared = ids.shape, ids.device, self.head, self.shared
+        own = (
+            places[:, None]
+            if places is not None
+            else torch.arange(self.begun, self.begun + length, device=device)[None]
+        )
+        width = -(-(int(own.max()) + 1) // STEP) * STEP
+        future = torch.arange(width, device=device) > own[..., None]  # (rows or 1, length, width)
+        mask = torch.zeros(future.shape, dtype=self.model.dtype, device=device).masked_fill_(future, -torch.inf)
+        mask = mask.repeat(1, self.groups, 1)
+        if places is not None:
+            mask, numbers = mask.repeat_interleave(shared, 0), torch.arange(count, device=device)
+        cos, sin = (part[0][own][:, :, None] for part in self.rotation)
+        queries = shared * self.groups
+        x = self.model.model.embed_tokens(ids).flatten(0, 1)
+        for (norm, projections, out, norm_2, gates, down), kept in zip(self.layers, self.kept[:, :, rows], strict=True):
+            heads = (self._norm(norm, x) @ projections.t()).view(count, length, -1, head)
+            turned = _rotate(heads[:, :, : queries + shared], cos, sin)
+            new = torch.stack([turned[:, :, queries:], heads[:, :, queries + shared :]])  # (2, rows, length, …)
+            if places is None:
+                kept[:, :, :, self.begun : self.begun + length] = new.transpose(2, 3)
+            else:
+                kept[:, numbers, :, places] = new[:, :, 0].transpose(0, 1)
+            keys, values = kept.flatten(1, 2)[:, :, :width]
+            query = turned[:, :, :queries].unflatten(2, (shared, self.groups)).permute(0, 2, 3, 1, 4)
+            scores = torch.baddbmm(mask, query.reshape(len(keys), -1, head), keys.transpose(1, 2), alpha=self.scale)
+            mixed = (scores.softmax(-1) @ values).view(count, queries, length, head).transpose(1, 2)
+            x = torch.addmm(x, mixed.reshape(len(x), -1), out)
+            both = self._norm(norm_2, x) @ gates.t()
+            gate, up = both.chunk(2, -1)
+            x = torch.addmm(x, torch.nn.functional.silu(gate).mul_(up), down)
+        return self._norm(self.model.model.norm, x).view(count, length, -1)
+
+    def _join(self, numbers: list[int], first: int) -> torch.Tensor:
+        """Read prompts into the rows from `first` on, and return their last hidden states, (prompts, hidden)."""
+        rest = [self.prompts[i][self.begun :] for i in numbers]
+        width = -(-max(map(len, rest)) // STEP) * STEP
+        ids = torch.tensor([p + [self.eos] * (width - len(p)) for p in rest], device=self.model.device)
+        rows = slice(first, first + len(rest))
+        if self.begun:
+            self.kept[:, :, rows, :, : self.begun] = self.beginning
+        last = torch.tensor([len(p) - 1 for p in rest], device=self.model.device)
+        return self._pass(ids, rows)[torch.arange(len(rest), device=last.device), last]
+
+    def _choose(self, hidden: torch.Tensor, rows: list[dict]) -> list[int]:
+        if len(hidden) == 1:
+            hidden = hidden.expand(2, -1)
+        scores = hidden @ self.model.get_output_embeddings().weight.t()
+        if self.constrain:
+            for row, score in zip(rows, scores, strict=False):
+                if row["ended"]:
+                    continue
+                score[~row["allowed"](row["tokens"]).to(score.device)] = -torch.inf
+        return scores.argmax(-1).tolist()
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        # The longest first: their answers are the longest too, and the last rows run with few beside them.
+        waiting = sorted(range(len(self.prompts)), key=lambda i: len(self.prompts[i]))
+        rows: list[dict] = []  # of each row: number of its prompt, answer so far, place of its next token
+        while waiting or any(not row["ended"] for row in rows):
+            while waiting and self.size - len(rows) >= max(1, min(self.size // 4, len(waiting))):
+                length = max(STEP, len(self.prompts[waiting[-1]]) - self.begun)
+                count = max(1, min(AT_ONCE // length, self.size - len(rows), len(waiting)))
+                new = [
+                    {"number": i, "tokens": [], "place": len(self.prompts[i]), "ended": False,
+                     "allowed": self.constrain and self.constrain()}
+                    for i in (waiting.pop() for _ in range(count))
+                ]  # fmt: skip
+                chosen = self._choose(self._join([row["number"] for row in new], len(rows)), new)
+                yield from self._write(new, chosen)
+                rows += new
+                self._leave(rows, 0 if waiting else 2)
+            if len(rows) == 1:  # alone, it gets a copy of itself beside it
+                self.kept[:, :, 1] = self.kept[:, :, 0]
+                rows.append(rows[0] | {"tokens": list(rows[0]["tokens"]), "ended": True})
+            if all(row["ended"] for row in rows):
+                continue
+            ids = torch.tensor([row["tokens"][-1:] for row in rows], device=self.model.device)
+            places = torch.tensor([row["place"] for row in rows], device=self.model.device)
+            hidden = self._pass(ids, slice(0, len(rows)), places)[:, 0]
+            for row in rows:
+                row["place"] = min(row["place"] + 1, self.width - 1)
+            yield from self._write(rows, self._choose(hidden, rows))
+            self._leave(rows, 0 if waiting else 2)
+
+    def _write(self, rows: list[dict], chosen: list[int]) -> Iterator[tuple[int, list[int]]]:
+        for row, token in zip(rows, chosen, strict=False):
+            if not row["ended"]:
+                row["tokens"].append(token)
+                row["ended"] = token == self.eos or len(row["tokens"]) == self.limit
+                if row["ended"]:
+                    yield row["number"], row["tokens"]
+
+    def _leave(self, rows: list[dict], least: int) -> None:
+        """Have rows that have ended leave, the last one taking the place of each, while more than `least` are there."""
+        for i in reversed(range(len(rows))):
+            if rows[i]["ended"] and len(rows) > least:
+                last = rows.pop()
+                if i < len(rows):
+                    self.kept[:, :, i] = self.kept[:, :, len(rows)]
+                    rows[i] = last
+
+
+def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary position embedding (Su et al., 2021) of (rows, length, heads, size)."""
+    half = x.shape[-1] // 2
+    turned = x * cos
+    turned[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
+    turned[..., half:].addcmul_(x[..., :half], sin[..., half:])
+    return turned
+
+
+def _by_itself(model, prompts, limit, eos, size, constrain) -> Iterator[tuple[int, list[int]]]:
+    """The same by the model's own `generate`, in batches of similar length, padded on the left."""
+
+    class Allowed(LogitsProcessor):
+        def __init__(self, rows: int, width: int) -> None:
+            self.functions, self.width = [constrain() for _ in range(rows)], width
+
+        def __call__(self, input_ids, scores):
+            for function, ids, score in zip(self.functions, input_ids, scores, strict=True):
+                tokens = ids[self.width :].tolist()
+                score[~function(tokens).to(score.device)] = -torch.inf if eos not in tokens else 0.0
+            return scores
+
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    for start in range(0, len(order), size):
+        batch = order[start : start + size]
+        width = max(len(prompts[i]) for i in batch)
+        gaps = [width - len(prompts[i]) for i in batch]
+        ids = torch.tensor([[eos] * gap + prompts[i] for gap, i in zip(gaps, batch, strict=True)], device=model.device)
+        mask = torch.arange(width, device=model.device) >= torch.tensor(gaps, device=model.device)[:, None]
+        written = model.generate(
+            ids, attention_mask=mask.long(), max_new_tokens=limit, do_sample=False, pad_token_id=eos, eos_token_id=eos,
+            logits_processor=[Allowed(len(batch), width)] if constrain else [],
+        )  # fmt: skip
+        for i, tokens in zip(batch, written[:, width:].tolist(), strict=True):
+            yield i, tokens[: tokens.index(eos) + 1] if eos in tokens else tokens
