@@ -181,6 +181,15 @@ def own_hours(hours: float, per_hour: float = 0.0, watts: float = 0.0, per_kwh: 
     return _number(hours, "hours") * (_number(per_hour, "per_hour") + energy)
 
 
+def capacity(seconds: float, hours: float = HOURS_A_MONTH) -> float:
+    """Requests that one machine answers in so many hours, if it is never idle; plan with half of it.
+
+    Args:
+        seconds: per request, as the scoreboard has it: decoded in batches, so this is throughput, not waiting time.
+    """
+    return _number(hours, "hours") * 3600 / _number(seconds, "seconds", above=True)
+
+
 # --- plans against each other --------------------------------------------------------------------
 
 

@@ -110,6 +110,12 @@ def test_effort_and_hours():
     assert costs.own_hours(10, watts=100, per_kwh=0.3) == pytest.approx(0.3)
 
 
+def test_what_one_machine_answers_in_a_month():
+    assert costs.capacity(0.5, 1) == 7200 and costs.capacity(1) == 730 * 3600
+    with pytest.raises(CourseError, match="above zero"):
+        costs.capacity(0)
+
+
 @pytest.mark.parametrize("bad", [-1, float("nan"), float("inf"), "5", None, True])
 def test_impossible_numbers_are_refused(bad):
     for call in (
