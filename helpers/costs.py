@@ -266,6 +266,7 @@ def picture(plans: Sequence[Plan], most: float, months: float = 12):
     for plan in plans:
         ax.plot([0, top], [plan.total(0, months), plan.total(top, months)], label=plan.name)
     ax.set(xlabel="requests a month", ylabel=f"USD in {months:g} months", xlim=(0, top), ylim=(0, None))
+    ax.locator_params(axis="x", nbins=5)
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.yaxis.set_major_formatter("{x:,.0f}")
     ax.legend(frameon=False)
@@ -303,12 +304,12 @@ def opponent(n: int = 100) -> dict[str, Any]:
     Returns:
         `system`, `f1`, `low`, `high`, `prompt_tokens`, `completion_tokens`, `seconds`, `n` and `where`.
     """
-    return _best([r for r in _board(n) if r["prompt_tokens"] and not r["trained_seconds"]], "3-shot")
+    return _best([r for r in _board(n) if r["prompt_tokens"] and not r["trained_seconds"]], "3-shot", "3-shot")
 
 
 def tuned(n: int = 100) -> dict[str, Any]:
     """The best tuned system so far, of the board or else of the recorded runs; the same fields as `opponent`."""
-    return _best([r for r in _board(n) if r["trained_seconds"]], "main")
+    return _best([r for r in _board(n) if r["trained_seconds"]], "main", "LoRA, all rows")
 
 
 def _board(n: int) -> list[dict]:
@@ -317,11 +318,12 @@ def _board(n: int) -> list[dict]:
     return [row for row in scoreboard.rows() if (row["n"], row["rows_hash"]) == (n, digest)]
 
 
-def _best(rows: list[dict], fallback: str) -> dict[str, Any]:
+def _best(rows: list[dict], fallback: str, name: str) -> dict[str, Any]:
+    """The row with the highest F1, or else the recorded run `fallback`, called `name`."""
     names = ("f1", "low", "high", "prompt_tokens", "completion_tokens", "n")
     if rows:
         row = max(rows, key=lambda row: row["f1"])
         return {**{k: row[k] for k in (*names, "system", "seconds", "trained_seconds")}, "where": "your scoreboard"}
     run = plots.recorded(fallback)[0]
     kept = {name: run[name] for name in names} | {"seconds": run["seconds_per_request"]}
-    return {**kept, "system": fallback, "trained_seconds": run["seconds"], "where": f"recorded {run['date']}"}
+    return {**kept, "system": name, "trained_seconds": run["seconds"], "where": f"recorded {run['date']}"}
