@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from helpers import decision
+from helpers import decision, plots
 from helpers.decision import CHOICES, Case, recommend
 from helpers.runtime import CourseError
 
@@ -62,6 +62,12 @@ def test_the_six_worked_cases_are_of_different_kinds_and_each_is_answered_defens
         assert recommend(case.case).choice in case.defensible, case.name
         assert len(case.rows) >= 3 and all(set(row) == {"in", "out"} for row in case.rows)
     assert {choice for case in worked.values() for choice in case.defensible} == set(CHOICES)
+
+
+def test_the_recipes_case_has_the_scores_that_were_measured():
+    case = decision.worked_cases()["recipes"].case
+    assert case.prompt_reached == round(plots.recorded("3-shot")[0]["f1"], 2)
+    assert case.labelled_rows == plots.recorded("main")[0]["rows"] and case.evaluation_rows == 100
 
 
 # --- properties ------------------------------------------------------------------------------------
