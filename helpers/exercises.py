@@ -100,6 +100,12 @@ def predict(exercise: str, guess: Any) -> Feedback:
     return Feedback(exercise, "unscored", f"Recorded: {known[exercise]}. Run on and compare.")
 
 
+def prediction(exercise: str) -> str | None:
+    """What was recorded for an exercise by `predict`, as text; None if nothing was."""
+    file = runtime.records() / "predictions.json"
+    return json.loads(file.read_text(encoding="utf-8")).get(exercise) if file.is_file() else None
+
+
 def quiz(lesson: str) -> None:
     """Show the lesson's quiz: two questions from here, two from earlier, with feedback on each answer."""
     from jupyterquiz import display_quiz

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     import ipywidgets
     from matplotlib.figure import Figure
 
+    from .costs import Plan
     from .evaluation import Comparison
 
 
@@ -85,3 +87,144 @@ def slide(draw: Callable[[int], Figure], start: int, low: int, high: int, label:
 
     slider.observe(redraw, "value")
     return Slide([slider, picture])
+
+
+def guide(case: dict | None = None) -> ipywidgets.Widget:
+    """Ask about a use case and show what `decision.recommend` makes of the answers, at each change anew.
+
+    Args:
+        case: fields of `decision.Case` to begin with; by default a case that still has to be filled in.
+
+    Returns:
+        A box whose last child is the recommendation as HTML. `.controls` maps each field of the case to its
+        control (a score's slider at its left end means *not known*), `.case()` gives the fields as they stand.
+    """
+    import html
+    from dataclasses import asdict
+
+    import ipywidgets
+
+    from . import decision
+    from .runtime import CourseError
+
+    begun = asdict(decision.Case(**(case or {"task": "questions go in, answers come out"})))
+    wide = {"layout": {"width": "44em"}, "style": {"description_width": "22em"}}
+    most = {"labelled_rows": 5000, "evaluation_rows": 500, "closed_labels": 50, "hours": 400}
+    fine = {"needed", "rules_reached", "prompt_reached", "retrieval_reached"}  # shares
+    unknown = -0.05
+
+    def control(name: str, value) -> ipywidgets.Widget:
+        look = {"description": decision.LABELS[name], **wide}
+        if name == "task":
+            return ipywidgets.Text(value, continuous_update=False, **look)
+        if name == "facts":
+            return ipywidgets.Dropdown(options=decision.FACTS, value=value, **look)
+        if isinstance(value, bool):
+            return ipywidgets.Checkbox(value, indent=False, **look)
+        if name in fine:
+            low = 0.05 if name == "needed" else unknown
+            start = unknown if value is None else value
+            return ipywidgets.FloatSlider(start, min=low, max=1, step=0.01, continuous_update=False, **look)
+        if name in ("requests_per_month", "max_seconds"):
+            return ipywidgets.Text("" if value is None else f"{value:g}", placeholder="not known", **look)
+        return ipywidgets.IntSlider(int(value), 0, max(most[name], int(value)), continuous_update=False, **look)
+
+    controls = {name: control(name, value) for name, value in begun.items()}
+    answer = ipywidgets.HTML()
+
+    def fields() -> dict:
+        values = {}
+        for name, widget in controls.items():
+            value = widget.value
+            if name in fine and value < 0:
+                value = None
+            elif name in ("requests_per_month", "max_seconds"):
+                value = value.replace(",", "").strip() or None
+                with contextlib.suppress(TypeError, ValueError):
+                    value = float(value) if name == "max_seconds" else int(value)
+            values[name] = value
+        return values
+
+    def redraw(change=None) -> None:
+        try:
+            answer.value = decision.recommend(fields())._repr_html_()
+        except CourseError as error:
+            answer.value = f"<b>This cannot be:</b> {html.escape(str(error))}"
+
+    class Guide(ipywidgets.VBox):
+        """Brings its first recommendation along, for pages that have no kernel."""
+
+        def _repr_mimebundle_(self, **options):
+            return {**super()._repr_mimebundle_(**options), "text/html": answer.value}
+
+    for widget in controls.values():
+        widget.observe(redraw, "value")
+    redraw()
+    box = Guide([*controls.values(), answer])
+    box.controls, box.case = controls, fields
+    return box
+
+
+def calculator(
+    make: Callable[..., list[Plan]], numbers: dict[str, tuple[float, float, float]], requests: int, months: float = 12
+) -> ipywidgets.Widget:
+    """Sliders over what plans cost; at each move plans, table and picture are made anew.
+
+    Args:
+        make: takes the numbers by name and gives plans, the opponent first.
+        numbers: for each name where its slider stands, its lowest and its highest value.
+        requests: requests a month at first; the slider goes from a hundredth to a hundred times as many, in powers.
+        months: over which costs are counted.
+
+    Returns:
+        A box with the sliders (`.sliders`, by name, `requests a month` among them), a table and a picture.
+    """
+    import html
+    import math
+
+    import ipywidgets
+    import matplotlib.pyplot as plt
+
+    from . import costs
+    from .runtime import CourseError
+
+    look = {"continuous_update": False, "layout": {"width": "34em"}, "style": {"description_width": "15em"}}
+    sliders = {
+        name: ipywidgets.FloatSlider(start, min=low, max=high, step=(high - low) / 200, description=name, **look)
+        for name, (start, low, high) in numbers.items()
+    }
+    middle = math.log10(requests)
+    sliders["requests a month"] = ipywidgets.FloatLogSlider(
+        requests, base=10, min=middle - 2, max=middle + 2, step=0.05, readout_format=",.0f",
+        description="requests a month", **look,
+    )  # fmt: skip
+    table = ipywidgets.HTML()
+    picture = ipywidgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
+
+    def redraw(change=None) -> None:
+        asked = sliders["requests a month"].value
+        try:
+            plans = make(**{name: sliders[name].value for name in numbers})
+            table.value = costs.compare(plans, asked, months)._repr_html_() + "".join(
+                f"<div>{html.escape(costs.verdict(plan, plans[0], months))}</div>" for plan in plans[1:]
+            )
+        except CourseError as error:
+            table.value = f"<b>This cannot be:</b> {html.escape(str(error))}"
+            return
+        figure, buffer = costs.picture(plans, 2 * asked, months), io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=100)
+        plt.close(figure)
+        picture.value = buffer.getvalue()
+
+    class Calculator(ipywidgets.VBox):
+        """Brings its first table along, for pages that have no kernel."""
+
+        def _repr_mimebundle_(self, **options):
+            return {**super()._repr_mimebundle_(**options), "text/html": table.value}
+
+    for slider in sliders.values():
+        slider.observe(redraw, "value")
+    redraw()
+    box = Calculator([*sliders.values(), table, picture])
+    box.sliders = sliders
+    return box
