@@ -18,6 +18,7 @@ import tempfile
 import time
 import urllib.request
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -412,6 +413,7 @@ def generate(
     max_new_tokens: int = 128,
     batch_size: int | None = None,
     progress: bool = True,
+    constrain: Callable[[], Callable[[list[int]], torch.Tensor]] | None = None,
 ) -> list[dict]:
     """Answer chats greedily, in batches of similar length.
 
@@ -422,6 +424,8 @@ def generate(
         max_new_tokens: answers stop here if the end token has not come; right ones take about 40, at most 80.
         batch_size: chats decoded together; by default as many as memory allows, at most 32.
         progress: show a bar.
+        constrain: called once per chat; gives a function from the tokens answered so far to the tokens that
+            are allowed next, a bool tensor (vocabulary,), such as `baselines.json_list` makes.
 
     Returns:
         One dict per chat, in the order given: `text` (str), `prompt_tokens`, `completion_tokens` (int, the
@@ -446,7 +450,7 @@ def generate(
             batch = order[start : start + size]
             began = time.perf_counter()
             completions = _greedy(
-                model, [prompts[i] for i in batch], max_new_tokens, tokenizer.eos_token_id, begun, begin
+                model, [prompts[i] for i in batch], max_new_tokens, tokenizer.eos_token_id, begun, begin, constrain
             )
             seconds = (time.perf_counter() - began) / sum(len(tokens) for tokens in completions)
             for i, tokens in zip(batch, completions, strict=True):
@@ -557,8 +561,9 @@ def _beginning(model: PreTrainedModel, prompts: list[list[int]]) -> tuple[int, l
 
 
 def _greedy(
-    model: PreTrainedModel, prompts: list[list[int]], limit: int, eos: int, begun: int = 0, begin: list | None = None
-) -> list[list[int]]:
+    model: PreTrainedModel, prompts: list[list[int]], limit: int, eos: int, begun: int = 0, begin: list | None = None,
+    constrain: Callable[[], Callable[[list[int]], torch.Tensor]] | None = None,
+) -> list[list[int]]:  # fmt: skip
     """Greedy continuation of prompts: the same tokens whatever else is in the batch.
 
     Padding stands on the right and every row's tokens follow each other, so that each sum runs over the
@@ -569,7 +574,7 @@ def _greedy(
     from transformers import Cache
 
     if len(prompts) == 1:
-        return _greedy(model, prompts * 2, limit, eos, begun, begin)[:1]
+        return _greedy(model, prompts * 2, limit, eos, begun, begin, constrain)[:1]
     device, rest = model.device, [prompt[begun:] for prompt in prompts]
     width = -(-max(map(len, rest)) // STEP) * STEP
     ids = torch.tensor([p + [eos] * (width - len(p)) for p in rest], device=device)
@@ -586,8 +591,12 @@ def _greedy(
     del hidden
     alive, output = list(range(len(prompts))), [[] for _ in prompts]
     ended = [False] * len(prompts)
+    allowed = [constrain() for _ in prompts] if constrain else []
     while True:
-        chosen = model.get_output_embeddings()(last).argmax(-1)
+        scores = model.get_output_embeddings()(last)
+        if constrain:
+            scores[~torch.stack([allowed[row](output[row]) for row in alive]).to(device)] = -torch.inf
+        chosen = scores.argmax(-1)
         for row, token in zip(alive, chosen.tolist(), strict=True):
             if not ended[row]:
                 output[row].append(token)
