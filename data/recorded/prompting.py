@@ -21,7 +21,7 @@ from record import read, write  # noqa: E402
 from helpers import baselines, data, evaluation, models, runtime  # noqa: E402
 
 FILE = Path(__file__).with_name("prompting.json")
-PIECE = 20  # rows asked at a time: a piece is kept in the folder of runs
+PIECE = 32  # rows asked at a time: a piece is kept in the folder of runs
 COUNTS, SEEDS = (1, 2, 4, 8, 16), (0, 1, 2)
 WINDOW, STEP = 16_384, 1024  # tokens read, twice the window of 8,192, and tokens averaged
 
@@ -29,11 +29,12 @@ WINDOW, STEP = 16_384, 1024  # tokens read, twice the window of 8,192, and token
 def plan() -> list[dict]:
     """Every prompt that is recorded: its examples, how they are chosen, the rule in it, held to JSON or not."""
     bare = {"examples": 0, "chosen": "none", "seed": 0, "rule": False, "json": False}
-    prompts = [bare | {"rule": rule, "json": held} for rule in (False, True) for held in (False, True)]
-    prompts += [bare | {"examples": n, "chosen": "similar"} for n in COUNTS]
-    prompts += [bare | {"examples": n, "chosen": "similar", "json": True} for n in COUNTS]
-    prompts += [bare | {"examples": n, "chosen": "random", "seed": seed} for seed in SEEDS for n in COUNTS]
-    prompts += [bare | {"examples": n, "chosen": "similar", "json": True, "rule": True} for n in (4, 16)]
+    held = bare | {"json": True}
+    prompts = [bare, held, held | {"rule": True}, bare | {"rule": True}]
+    prompts += [held | {"examples": n, "chosen": "similar"} for n in COUNTS]
+    prompts += [held | {"examples": n, "chosen": "random", "seed": seed} for n in (16, 4, 1, 8, 2) for seed in SEEDS]
+    prompts += [bare | {"examples": 4, "chosen": "similar"}]
+    prompts += [held | {"examples": n, "chosen": "similar", "rule": True} for n in (4, 16)]
     return prompts
 
 
@@ -110,11 +111,6 @@ def main(seconds: float) -> None:
     """Make the records that are missing until the time is up, writing after each."""
     until = time.monotonic() + seconds
     tokenizer, model = models.load_tokenizer(), models.load_model()
-    for seed in SEEDS:
-        known = read(FILE)
-        if not any(run["name"] == "window" and run["seed"] == seed for run in known) and time.monotonic() < until:
-            write(FILE, [*known, window(model, tokenizer, seed)])
-            print("window", seed, read(FILE)[-1]["loss"], flush=True)
     for prompt in plan():
         known = read(FILE)
         if any(all(run.get(key) == value for key, value in prompt.items()) for run in known):
@@ -125,7 +121,12 @@ def main(seconds: float) -> None:
             return
         write(FILE, [*known, line(prompt, report)])
         print(json.dumps({key: line(prompt, report)[key] for key in ("name", "seed", "f1", "valid_json")}), flush=True)
-    print("All is there.")
+    for seed in SEEDS:
+        known = read(FILE)
+        if not any(run["name"] == "window" and run["seed"] == seed for run in known) and time.monotonic() < until:
+            write(FILE, [*known, window(model, tokenizer, seed)])
+            print("window", seed, read(FILE)[-1]["loss"], flush=True)
+    print("All is there." if len(read(FILE)) == len(plan()) + len(SEEDS) else "Time is up: run it again.")
 
 
 if __name__ == "__main__":
