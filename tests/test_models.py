@@ -189,6 +189,7 @@ def test_rooms_import_only_from_those_above_them():
         "kernels",
         "training",
         "evaluation",
+        "baselines",
         "scoreboard",
         "exercises",
         "widgets",
