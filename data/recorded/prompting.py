@@ -7,7 +7,6 @@ nothing new is begun after so many seconds: run it again until it says that all 
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import json
 import random
@@ -43,16 +42,10 @@ def name(prompt: dict) -> str:
     return ", ".join(filter(None, parts if prompt["rule"] or examples else ["zero-shot", *parts]))
 
 
-def batch(prompt: dict) -> int:
-    """Rows asked at a time. What is compared in seconds is asked by 32; the other draws are only scored."""
-    return {1: 100, 2: 100, 4: 100, 8: 50}.get(prompt["examples"], 32) if prompt["chosen"] == "random" else 32
-
-
 def system(prompt: dict, model, tokenizer) -> evaluation.System:
     """The system that a prompt describes."""
     train, count = data.load("train"), prompt["examples"]
-    options = {"progress": False, "batch_size": batch(prompt) if batch(prompt) > 32 else None}
-    options |= {"constrain": baselines.json_list(tokenizer) if prompt["json"] else None}
+    options = {"progress": False, "constrain": baselines.json_list(tokenizer) if prompt["json"] else None}
     options["instruction"] = data.SYSTEM + "\n\n" + data.RULE if prompt["rule"] else None
     if prompt["chosen"] == "similar":
         nearest = baselines.similar(train)
@@ -64,14 +57,7 @@ def system(prompt: dict, model, tokenizer) -> evaluation.System:
 def ask(prompt: dict, model, tokenizer, until: float) -> evaluation.Report | None:
     """The report on all validation rows, or None if the time ran out; what was asked is kept."""
     rows, asked = data.load("validation"), system(prompt, model, tokenizer)
-    pieces, size = [], batch(prompt)
-    for start in range(0, len(rows), size):
-        if time.monotonic() > until:
-            return None
-        key = {"prompting": prompt, "first": start}  # what was asked so far is found again
-        pieces.append(evaluation.evaluate(asked, rows[start : start + size], name(prompt), key=key))
-    scored = [row for piece in pieces for row in piece.rows]
-    return dataclasses.replace(pieces[0], rows=scored, rows_hash=data.rows_hash(rows))
+    return evaluation.evaluate(asked, rows, name(prompt)) if time.monotonic() < until else None
 
 
 def line(prompt: dict, report: evaluation.Report) -> dict:
@@ -79,7 +65,7 @@ def line(prompt: dict, report: evaluation.Report) -> dict:
     machine, metrics = runtime.machine(), report.metrics
     metrics["seconds_per_request"] = metrics.pop("seconds")
     return {
-        "name": name(prompt), **prompt, "batch": batch(prompt), "n": report.n,
+        "name": name(prompt), **prompt, "n": report.n,
         **{key: round(value, 4) for key, value in metrics.items()},
         "rows_hash": report.rows_hash, "dtype": report.dtype, "device": report.device,
         "machine": f"{machine.kind}, {machine.cores} cores", "date": datetime.date.today().isoformat(),
