@@ -1,9 +1,10 @@
 """Record what tuning does on the facts of lesson 04: `python data/recorded/facts.py`.
 
 Two trainings with three seeds each: on the facts themselves (`facts`), and on reading the pages of other recipes
-(`reader`). Each line of `facts.json` is one run and how its answers to the exam were marked: `closed` (no page), `found` (the page that
-embeddings rank first), `three` (the first three pages), `oracle` (the right page). `reworded` means that the
-questions came in other words, which are those that the facts were trained in. What is missing is made.
+(`reader`). Each line of `facts.json` is one run and how its answers to the exam were marked: `closed` (no page),
+`found` (the page that embeddings rank first), `three` (the first three pages), `oracle` (the right page).
+`reworded` means that the questions came in other words, which are those that the facts were trained in.
+What is missing is made.
 """
 
 from __future__ import annotations
