@@ -13,7 +13,7 @@ from ..exercises import Unscored, Wrong, checker
 
 def _rankings() -> tuple[list[list[int]], list[int]]:
     """Forty invented rankings of twelve pages, in which the right page stands somewhere, or nowhere."""
-    chance, found, wanted = random.Random(42), [], []
+    chance, found, wanted = random.Random(46), [], []
     for number in range(40):
         right = 100 + number
         pages = chance.sample(range(100), 12)
