@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import evaluation, runtime
+from . import evaluation, plots, runtime
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 KINDS = ("servings", "time", "quantity", "temperature")
 DONT_KNOW = "I don't know."
@@ -131,10 +135,22 @@ def typo(text: str, chance: random.Random) -> str:
     return text.replace(word, word[:place] + word[place + 1] + word[place] + word[place + 2 :], 1)
 
 
-def describe(recipe: dict[str, Any], chance: random.Random) -> str | None:
-    """A recipe called by three of its ingredients, as by somebody who forgot its name; None if it has too few."""
-    names = [what for kind, what, _ in facts(recipe) if kind == "quantity"]
-    return "the recipe with {}, {} and {}".format(*chance.sample(names, 3)) if len(names) > 2 else None
+def called(recipes: Sequence[dict[str, Any]], per_kind: int = 50, seed: int = 0) -> dict[str, list[tuple[str, str]]]:
+    """The same questions as people ask them, in three ways, each with the title of its right page.
+
+    "by name", "with a typo" in it, and "by ingredients": three of them, where the recipe has as many plain ones.
+    """
+    chance, plain = random.Random(seed), questions(recipes, per_kind, seed)
+    of = {recipe["title"]: [what for kind, what, _ in facts(recipe) if kind == "quantity"] for recipe in recipes}
+    ways: dict[str, list[tuple[str, str]]] = {"by name": [], "with a typo": [], "by ingredients": []}
+    for question in plain:
+        title = question["title"]
+        names = [title, typo(title, chance)]
+        if len(of[title]) > 2:
+            names.append("the recipe with {}, {} and {}".format(*chance.sample(of[title], 3)))
+        for way, name in zip(ways, names, strict=False):
+            ways[way].append((question["question"].replace(title, name), title))
+    return ways
 
 
 def questions(recipes: Sequence[dict[str, Any]], per_kind: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -147,6 +163,8 @@ def questions(recipes: Sequence[dict[str, Any]], per_kind: int, seed: int = 0) -
     """
     chance, found = random.Random(seed), {kind: [] for kind in KINDS}
     for recipe in _shuffled(recipes, chance):
+        if all(len(chosen) == per_kind for chosen in found.values()):
+            break
         known = list(facts(recipe))
         lacking = [kind for kind in KINDS if len(found[kind]) < per_kind and kind in {fact[0] for fact in known}]
         if lacking:
@@ -161,6 +179,8 @@ def unanswerable(recipes: Sequence[dict[str, Any]], per_kind: int, seed: int = 0
     chance, found = random.Random(seed), {kind: [] for kind in KINDS}
     names = sorted({what for recipe in recipes for kind, what, _ in facts(recipe) if kind == "quantity"})
     for recipe in _shuffled(recipes, chance):
+        if all(len(chosen) == per_kind for chosen in found.values()):
+            break
         text, what = page(recipe), chance.choice(names)
         baked = "oven" in " ".join(recipe["steps"]).lower()
         silent = {
@@ -329,3 +349,57 @@ def compare(a: Marks, b: Marks) -> str:
         f"{a.name} against {b.name}: {verdict} "
         f"(good answers {gaps.mean():+.0%}, 95 % interval {low:+.0%} to {high:+.0%}, n={len(gaps)})"
     )
+
+
+def blame(pages: Sequence[int], right: int, mark: str) -> str:
+    """Which part failed first: `retriever`, `reader`, `nobody`, or `luck` for a correct answer without the page.
+
+    Args:
+        pages: numbers of the pages that were handed to the reader.
+        right: number of the page that holds the answer.
+        mark: how the reader's answer was marked.
+    """
+    if right in pages:
+        return "nobody" if mark == "correct" else "reader"
+    return "luck" if mark == "correct" else "retriever"
+
+
+def recorded(asked: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[Marks]]:
+    """The recorded exams (`data/recorded/facts.json`), one per seed: by name of the run and way of asking."""
+    found: dict[tuple[str, str], list[Marks]] = {}
+    for run in records():
+        for way, marks in run.get("marks", {}).items():
+            name = f"{run['name']}, {way}" + (f", seed {run['seed']}" if run["name"] != "base" else "")
+            seconds = run["seconds_per_answer"][way]
+            found.setdefault((run["name"], way), []).append(Marks(name, list(asked), marks, [""] * len(marks), seconds))
+    return found
+
+
+def records(name: str | None = None) -> list[dict[str, Any]]:
+    """The runs in `data/recorded/facts.json` (see the script beside it), all or those of a name."""
+    text = (runtime.ROOT / "data" / "recorded" / "facts.json").read_text(encoding="utf-8")
+    return [run for run in json.loads(text) if name in (None, run["name"])]
+
+
+def recall(found: Sequence[Sequence[int]], wanted: Sequence[int], k: int) -> float:
+    """Share of questions whose right page is among the first `k` that were found for them."""
+    return sum(right in pages[:k] for pages, right in zip(found, wanted, strict=True)) / len(wanted)
+
+
+def picture(exams: Sequence[Marks]) -> Figure:
+    """One bar per exam, the first on top: marks for questions with an answer (left) and without (right)."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 0.9 + 0.24 * len(exams)), sharey=True, layout="constrained")
+    colours = {"correct": "train", "don't know": "quiet", "wrong": "validation"}
+    for ax, answerable, title in zip(axes, (True, False), ("with an answer", "without an answer"), strict=True):
+        left = [0] * len(exams)
+        for name, colour in colours.items():
+            counts = [exam.count(name, answerable) for exam in exams]
+            ax.barh([exam.name for exam in exams], counts, left=left, color=plots.COLOURS[colour], label=name)
+            left = [a + b for a, b in zip(left, counts, strict=True)]
+        ax.set(title=title, xlabel="questions")
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].invert_yaxis()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure

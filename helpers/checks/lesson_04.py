@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-import re
 
-from ..exercises import Unscored, Wrong, checker
+from ..exercises import Wrong, checker
 
 # --- 04-2: recall at k -----------------------------------------------------------------------------
 
@@ -92,32 +91,3 @@ def blame(function) -> str:
     if missed:
         raise Wrong(f"{len(missed)} of {len(CASES)} unseen cases differ. {WHY[missed[0]]}")
     return f"Right on {len(CASES)} unseen cases, lucky answers and empty hands included."
-
-
-# --- 04-4: three questions of one's own ---------------------------------------------------------------
-
-
-@checker("04-4")
-def my_facts(rows) -> str:
-    if not isinstance(rows, (list, tuple)) or not rows:
-        raise Wrong('A list of dictionaries: [{"question": …, "passage": …, "answer": …}, …].')
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or not {"question", "passage", "answer"} <= row.keys():
-            raise Wrong(f"Row {number} lacks one of question, passage, answer.")
-        texts = [row[name] for name in ("question", "passage")]
-        if not all(isinstance(text, str) and text.strip() for text in texts):
-            raise Wrong(f"Row {number}: question and passage are text, and not empty.")
-        answer = row["answer"]
-        if answer is not None and not (isinstance(answer, str) and answer.strip()):
-            raise Wrong(f"Row {number}: the answer is text, or None if the passage does not hold it.")
-        if answer is not None and _plain(answer) not in _plain(row["passage"]):
-            raise Wrong(f"Row {number}: {answer!r:.60} does not stand in its passage, so no retriever can bring it.")
-    if len(rows) < 3:
-        raise Unscored(f"Well formed, and only {len(rows)}: write three, one of them without an answer.")
-    if all(row["answer"] is not None for row in rows):
-        raise Unscored("Well formed. Add one that cannot be answered: it shows whether your system makes things up.")
-    return f"{len(rows)} questions, each answer stands in its passage, and one has none. That is a test set's seed."
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\W+", " ", text.casefold()).strip()
