@@ -48,7 +48,7 @@ _AMOUNT = re.compile(
     r"( \([^()]*\d[^()]*\))? (?:of )?([a-z][a-z -]+)"
 )
 _DEGREE = r"\d{2,3} ?[°º] ?[CF]\b"
-_DEGREES = re.compile(rf"{_DEGREE}(?: ?\({_DEGREE}\)| ?/ ?{_DEGREE})?")
+_DEGREES = re.compile(rf"(?<![\d–-])(?<![–-] ){_DEGREE}(?: ?\({_DEGREE}\)| ?/ ?{_DEGREE})?")
 
 
 # --- a page and its facts ------------------------------------------------------------------------
@@ -56,7 +56,7 @@ _DEGREES = re.compile(rf"{_DEGREE}(?: ?\({_DEGREE}\)| ?/ ?{_DEGREE})?")
 
 def page(recipe: dict[str, Any]) -> str:
     """What stands in the cookbook about a recipe: title, servings, time, ingredients, where the oven is named."""
-    oven = (part for step in recipe["steps"] for part in re.split(r"(?<=[.!;])\s+", step) if _DEGREES.search(part))
+    oven = (part for step in recipe["steps"] for part in re.split(r"(?<=[.!;])\s+", step) if re.search(_DEGREE, part))
     told = {
         "Servings": recipe["servings"], "Time": _tidy(recipe["time"] or ""),
         "Ingredients": "; ".join(recipe["ingredients"]), "Oven": " ".join(oven),
@@ -87,7 +87,7 @@ def facts(recipe: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         if "oven" in step.lower() or "bake" in step.lower()
         for part in _DEGREES.findall(step)
     ]
-    if len(named) == 1 and len(_DEGREES.findall(page(recipe))) == 1:
+    if len(named) == 1 and len(re.findall(_DEGREE, page(recipe))) == len(re.findall(_DEGREE, named[0])):
         yield "temperature", "", named[0]
 
 
@@ -186,7 +186,7 @@ def unanswerable(recipes: Sequence[dict[str, Any]], per_kind: int, seed: int = 0
         silent = {
             "servings": not recipe["servings"], "time": not recipe["time"],
             "quantity": not set(what.split()) & set(re.findall("[a-z]+", text.lower())),
-            "temperature": baked and not _DEGREES.search(text) and not re.search("degrees|mark", text),
+            "temperature": baked and not re.search(_DEGREE, text) and not re.search("degrees|mark", text),
         }  # fmt: skip
         lacking = [kind for kind in KINDS if len(found[kind]) < per_kind and silent[kind]]
         if lacking:

@@ -3,8 +3,9 @@
 Three trainings with three seeds each: on the facts themselves (`facts`), on reading the pages of other recipes
 (`reader`), and on the category of recipes (`category`). Each line of `facts.json` is one run. The first two are
 marked in the exam: `closed` (no page), `found` (the page that embeddings rank first), `three` (the first three
-pages), `oracle` (the right page); `reworded` means that the questions came in other words, which are those that
-the facts were trained in. The third has the share of right categories. What is missing is made.
+pages), `oracle` (the right page). `examples` means that four pages with questions and answers were shown first,
+`reworded` that the questions came in other words, those that the facts were trained in. The third has, per recipe,
+whether its category was right. What is missing is made.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ def conditions(book: list[dict], asked: list[dict]) -> dict[str, list]:
             ways["three"] = [
                 facts.chat(text, [pages[i] for i in order[:3]]) for text, order in zip(told, best, strict=True)
             ]
+            rows = facts.reading_rows(book, asked)
+            shown = [turn for i in (0, 35, 70, -1) for turn in rows[i]["messages"][1:]]
+            ways["found, examples"] = [[chat[0], *shown, *chat[1:]] for chat in ways["found"]]
             ways["oracle"] = [facts.chat(question["question"], [own[question["title"]]]) for question in asked]
     return ways
 
