@@ -6,7 +6,7 @@ import json
 import random
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -332,12 +332,25 @@ def interval(good: Sequence[bool]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def compare(a: Marks, b: Marks) -> str:
-    """Compare two systems on the same questions, in pairs: the difference in good answers and the verdict.
+def compare(*pairs: tuple[Marks | Sequence[Marks], Marks | Sequence[Marks]]) -> evaluation.Table:
+    """Compare systems in pairs, question by question: the difference in good answers, its interval, the verdict.
+
+    Args:
+        pairs: two exams each, or two lists of exams (one per seed; a list of one, or one exam, meets every other).
 
     Raises:
-        CourseError: they were asked different questions.
+        CourseError: two systems were asked different questions.
     """
+    rows = []
+    for one, other in pairs:
+        one, other = ([side] if isinstance(side, Marks) else list(side) for side in (one, other))
+        count = max(len(one), len(other))
+        one, other = (side * count if len(side) == 1 else side for side in (one, other))
+        rows += [_compared(a, b) for a, b in zip(one, other, strict=True)]
+    return evaluation.Table(rows)
+
+
+def _compared(a: Marks, b: Marks) -> dict[str, Any]:
     import numpy as np
 
     if a.asked != b.asked:
@@ -345,10 +358,10 @@ def compare(a: Marks, b: Marks) -> str:
     gaps = np.subtract(a.good, b.good, dtype=float)
     low, high = np.percentile(gaps[evaluation._draws(len(gaps))].mean(1), [2.5, 97.5])
     verdict = "better" if low > 0 else "worse" if high < 0 else "cannot tell with these questions"
-    return (
-        f"{a.name} against {b.name}: {verdict} "
-        f"(good answers {gaps.mean():+.0%}, 95 % interval {low:+.0%} to {high:+.0%}, n={len(gaps)})"
-    )
+    return {
+        "system": a.name, "against": b.name, "good answers": f"{gaps.mean():+.0%}",
+        "95 % interval": f"{low:+.0%} to {high:+.0%}", "verdict": verdict, "n": len(gaps),
+    }  # fmt: skip
 
 
 def blame(pages: Sequence[int], right: int, mark: str) -> str:
@@ -402,4 +415,41 @@ def picture(exams: Sequence[Marks]) -> Figure:
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].invert_yaxis()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def blamed(exam: Marks, found: Sequence[Sequence[int]], titles: Sequence[str]) -> evaluation.Table:
+    """Which part failed first, for the questions with an answer, by kind of question.
+
+    Args:
+        exam: the answers to the questions.
+        found: numbers of the pages that the reader was given, one list per question.
+        titles: of all pages, by number.
+    """
+    table = {kind: {"kind": kind, "nobody": 0, "reader": 0, "retriever": 0, "luck": 0} for kind in KINDS}
+    for question, pages, mark in zip(exam.asked, found, exam.marks, strict=True):
+        if question["gold"]:
+            table[question["kind"]][blame(pages, titles.index(question["title"]), mark)] += 1
+    return evaluation.Table(table.values())
+
+
+def recall_picture(
+    ways: Mapping[str, Sequence[tuple[str, str]]], searches: Mapping[str, Callable], titles: Sequence[str]
+) -> Figure:
+    """Recall at 1 to 10 of each search (colour) for each way of asking (line).
+
+    Args:
+        ways: questions with the titles of their right pages, as `called` gives them.
+        searches: functions from questions to lists of ten page numbers.
+        titles: of all pages, by number.
+    """
+    figure, ax = plots.axes(height=3.6)
+    for (way, pairs), style in zip(ways.items(), ("-", "--", ":"), strict=True):
+        wanted = [titles.index(title) for _, title in pairs]
+        for (name, search), colour in zip(searches.items(), ("train", "validation"), strict=True):
+            found = search([question for question, _ in pairs])
+            curve = [recall(found, wanted, k) for k in range(1, 11)]
+            ax.plot(range(1, 11), curve, style, color=plots.COLOURS[colour], label=f"{name}, {way}")
+    ax.set(xlabel="k", ylabel="recall at k", ylim=(0, 1.02), xlim=(1, 15))
+    ax.legend(frameon=False, fontsize=8, loc="center right")
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 import re
 import time
@@ -196,33 +197,40 @@ def tune_encoder(
 
 
 def judge(
-    name: str, classify: Callable[[Sequence[str]], Sequence[str]], told: Sequence[str], labels: Sequence[str], size: str
+    name: str,
+    classify: Callable[[Sequence[str]], Sequence[str]],
+    weights: Path | object,
+    told: Sequence[str],
+    labels: Sequence[str],
 ) -> dict[str, str]:
-    """How well and how fast a classifier labels texts, as a row of a table.
+    """How well and how fast a classifier labels texts, and what it weighs, as a row of a table.
 
     Args:
         name: how the table calls it.
         classify: from texts to labels.
+        weights: the folder of its weights, or an object to be pickled.
         told: the texts to label.
         labels: their right labels.
-        size: what it takes on disk.
     """
     began = time.perf_counter()
     right = [a == b for a, b in zip(classify(told), labels, strict=True)]
-    return _judgement(name, right, size, (time.perf_counter() - began) / len(told))
+    return _judgement(name, right, weights, (time.perf_counter() - began) / len(told))
 
 
-def _judgement(name: str, right: Sequence[bool], size: str, seconds: float) -> dict[str, str]:
+def _judgement(name: str, right: Sequence[bool], weights: Path | object, seconds: float) -> dict[str, str]:
     low, high = facts.interval(right)
+    is_folder = isinstance(weights, Path)
+    size = (weights / "model.safetensors").stat().st_size if is_folder else len(pickle.dumps(weights))
     return {
         "system": name, "accuracy": f"{sum(right) / len(right):.2f}", "95 % interval": f"{low:.2f}–{high:.2f}",
-        "size": size, "ms/recipe": f"{1000 * seconds:.1f}", "n": str(len(right)),
+        "MB": f"{size / 1e6:.1f}", "ms/recipe": f"{1000 * seconds:.1f}", "n": str(len(right)),
     }  # fmt: skip
 
 
 def recorded_judgements() -> list[dict[str, str]]:
     """The recorded language models that were tuned on the categories, one row per seed."""
+    large = models.fetch()
     return [
-        _judgement(f"language model, tuned, seed {run['seed']}", run["right"], "270 MB", run["seconds_per_answer"])
+        _judgement(f"language model, tuned, seed {run['seed']}", run["right"], large, run["seconds_per_answer"])
         for run in facts.records("category")
     ]

@@ -144,15 +144,26 @@ def test_good_is_correct_where_there_is_an_answer_and_dont_know_where_there_is_n
 
 def test_verdicts_are_better_worse_and_cannot_tell():
     best, worst, near = exams("c" * 20 + "d" * 10, "w" * 30, "c" * 19 + "w" + "d" * 10)
-    assert ": better" in facts.compare(best, worst) and ": worse" in facts.compare(worst, best)
-    assert "cannot tell" in facts.compare(best, near) and "cannot tell" in facts.compare(best, best)
+    table = facts.compare((best, worst), (worst, best), (best, near), (best, best))
+    assert [row["verdict"].split(" with")[0] for row in table] == ["better", "worse", "cannot tell", "cannot tell"]
+    assert table[0]["good answers"] == "+100%" and table[0]["n"] == 30
+
+
+def test_seeds_are_compared_one_by_one_and_one_opponent_meets_all():
+    best, worst, near = exams("c" * 20 + "d" * 10, "w" * 30, "c" * 19 + "w" + "d" * 10)
+    table = facts.compare(([best, near], [worst, best]), ([best, near, worst], [best]))
+    assert [(row["system"][-1], row["against"][-1]) for row in table] == [
+        ("0", "1"), ("2", "0"), ("0", "0"), ("2", "0"), ("1", "0"),
+    ]  # fmt: skip
+    with pytest.raises(ValueError):
+        facts.compare(([best, near], [best, near, worst]))
 
 
 def test_exams_with_other_questions_are_not_compared():
     (a,) = exams("c" * 30)
     b = facts.examine(lambda chats: ["1"], [[]], [question("servings", "1")], "b")
     with pytest.raises(CourseError, match="different questions"):
-        facts.compare(a, b)
+        facts.compare((a, b))
 
 
 @pytest.mark.parametrize(("chats", "answers"), [(2, 3), (3, 2), (3, 0)])
@@ -165,6 +176,25 @@ def test_recall_and_blame():
     assert [facts.recall([[1, 2], [3, 4]], [2, 3], k) for k in (1, 2)] == [0.5, 1]
     assert facts.blame([1], 1, "wrong") == "reader" and facts.blame([1], 2, "wrong") == "retriever"
     assert facts.blame([1], 1, "correct") == "nobody" and facts.blame([1], 2, "correct") == "luck"
+
+
+def test_blame_is_counted_by_kind_where_there_is_an_answer():
+    asked = [
+        facts.ask("Soup", "time", "", "9 minutes"),
+        facts.ask("Tea", "time"),
+        facts.ask("Tea", "servings", "", "2"),
+    ]
+    exam = facts.examine(lambda chats: ["9 minutes", "2", "1"], [[]] * 3, asked, "x")
+    table = {row["kind"]: row for row in facts.blamed(exam, [[0], [0], [1]], ["Soup", "Tea"])}
+    assert table["time"]["nobody"] == table["servings"]["reader"] == 1
+    assert sum(value for row in table.values() for value in row.values() if isinstance(value, int)) == 2
+
+
+def test_the_picture_of_recall_has_a_line_for_each_search_and_way():
+    ways = {way: [("a?", "A"), ("b?", "B")] for way in ("by name", "with a typo", "by ingredients")}
+    searches = {"good": lambda asked: [[0, 1], [1, 0]], "bad": lambda asked: [[1, 0], [0, 1]]}
+    (ax,) = facts.recall_picture(ways, searches, ["A", "B"]).axes
+    assert [line.get_ydata()[0] for line in ax.lines] == [1, 0] * 3 and ax.lines[1].get_ydata()[1] == 1
 
 
 def test_the_picture_has_a_bar_for_each_exam():

@@ -192,6 +192,14 @@ def test_the_category_is_read_out_of_an_answer(answer, label):
     assert texts.category_in(answer) == label
 
 
+def test_a_judgement_tells_accuracy_interval_size_and_speed():
+    row = texts.judge(
+        "always soup", lambda told: ["soup"] * len(told), "x" * 2_000_000, ["a"] * 4, ["soup"] * 3 + ["rice"]
+    )
+    assert (row["accuracy"], row["MB"], row["n"]) == ("0.75", "2.0", "4") and float(row["ms/recipe"]) < 50
+    assert row["95 % interval"] == "0.25–1.00"
+
+
 def test_these_rooms_import_only_from_those_above_them():
     above = {"downloads": {"runtime"}, "facts": {"runtime", "plots", "evaluation"}}
     above["texts"] = {"runtime", "models", "downloads", "facts"}
