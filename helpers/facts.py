@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import re
@@ -418,6 +419,21 @@ def picture(exams: Sequence[Marks]) -> Figure:
     return figure
 
 
+def guarded(exam: Marks, found: Sequence[Sequence[int]], titles: Sequence[str]) -> Marks:
+    """The exam with one rule before the reader: no title of its pages in the question, so "don't know".
+
+    Args:
+        exam: the answers to the questions.
+        found: numbers of the pages that the reader was given, one list per question.
+        titles: of all pages, by number.
+    """
+    marks = [
+        mark if any(titles[i] in question["question"] for i in pages) else "don't know"
+        for question, pages, mark in zip(exam.asked, found, exam.marks, strict=True)
+    ]
+    return dataclasses.replace(exam, name=f"{exam.name}, title checked", marks=marks)
+
+
 def blamed(exam: Marks, found: Sequence[Sequence[int]], titles: Sequence[str]) -> evaluation.Table:
     """Which part failed first, for the questions with an answer, by kind of question.
 
@@ -450,6 +466,6 @@ def recall_picture(
             found = search([question for question, _ in pairs])
             curve = [recall(found, wanted, k) for k in range(1, 11)]
             ax.plot(range(1, 11), curve, style, color=plots.COLOURS[colour], label=f"{name}, {way}")
-    ax.set(xlabel="k", ylabel="recall at k", ylim=(0, 1.02), xlim=(1, 15))
-    ax.legend(frameon=False, fontsize=8, loc="center right")
+    ax.set(xlabel="k", ylabel="recall at k", ylim=(0, 1.02), xticks=range(1, 11))
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
     return figure

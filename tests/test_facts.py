@@ -190,6 +190,18 @@ def test_blame_is_counted_by_kind_where_there_is_an_answer():
     assert sum(value for row in table.values() for value in row.values() if isinstance(value, int)) == 2
 
 
+def test_a_guard_turns_answers_from_another_page_into_dont_know_and_leaves_the_others():
+    asked = [
+        facts.ask("Soup", "time", "", "9 minutes"),
+        facts.ask("Tea", "time"),
+        facts.ask("Tea", "servings", "", "2"),
+    ]
+    exam = facts.examine(lambda chats: ["9 minutes", "2 hours", "1"], [[]] * 3, asked, "x")
+    guarded = facts.guarded(exam, [[0], [0], [0, 1]], ["Soup", "Tea"])
+    assert guarded.marks == ["correct", "don't know", "wrong"] and guarded.name == "x, title checked"
+    assert exam.marks == ["correct", "wrong", "wrong"]
+
+
 def test_the_picture_of_recall_has_a_line_for_each_search_and_way():
     ways = {way: [("a?", "A"), ("b?", "B")] for way in ("by name", "with a typo", "by ingredients")}
     searches = {"good": lambda asked: [[0, 1], [1, 0]], "bad": lambda asked: [[1, 0], [0, 1]]}
