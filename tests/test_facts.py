@@ -111,6 +111,14 @@ def test_the_facts_taught_hold_all_answers_of_the_exam_in_other_words(exam):
     assert {(q["reworded"], q["gold"]) for q in asked if q["gold"]} <= taught
 
 
+def test_the_recorded_runs_were_trained_on_the_rows_of_today(exam):
+    told, labels = texts.labelled(texts.recipes())
+    rows = {"facts": facts.fact_rows(*exam), "reader": facts.reading_rows(*exam)}
+    rows["category"] = texts.category_rows(told[: texts.TRAINED], labels[: texts.TRAINED])
+    for name, trained in rows.items():
+        assert {run["rows_hash"] for run in facts.records(name)} == {data.rows_hash(trained)}
+
+
 def test_people_call_the_same_recipes_in_three_ways(exam):
     book, _ = exam
     ways = facts.called(book, 5)

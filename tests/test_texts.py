@@ -68,6 +68,11 @@ def test_without_network_and_cache_the_error_says_what_to_do(place, capsys):
     assert leftovers(place) == [] and "Try 3 of 3 failed" in capsys.readouterr().out
 
 
+def test_who_fetches_a_wheel_may_name_other_remedies(place):
+    with pytest.raises(CourseError, match="could not be fetched. Ask your teacher.$"):
+        downloads.wheel(NAME, "1.0", 500, place, remedy="Ask your teacher.")
+
+
 def test_a_wheel_beside_the_readme_needs_no_network(place):
     wheel(place / "repository")
     assert (fetch(place) / "b.txt").read_bytes() == b"two eggs"
