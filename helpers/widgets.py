@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import html
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -99,7 +100,6 @@ def guide(case: dict | None = None) -> ipywidgets.Widget:
         A box whose last child is the recommendation as HTML. `.controls` maps each field of the case to its
         control (a score's slider at its left end means *not known*), `.case()` gives the fields as they stand.
     """
-    import html
     from dataclasses import asdict
 
     import ipywidgets
@@ -179,7 +179,6 @@ def calculator(
     Returns:
         A box with the sliders (`.sliders`, by name, `requests a month` among them), a table and a picture.
     """
-    import html
     import math
 
     import ipywidgets
@@ -228,3 +227,62 @@ def calculator(
     box = Calculator([*sliders.values(), table, picture])
     box.sliders = sliders
     return box
+
+
+def search(
+    retrievers: Mapping[str, Callable[[str], Sequence[int]]],
+    titles: Sequence[str],
+    questions: Sequence[tuple[str, str]],
+    k: int = 3,
+) -> ipywidgets.Widget:
+    """Choose or type a question and see what each retriever brings, and whether the right page is among it.
+
+    Args:
+        retrievers: names and functions from a question to page numbers, best first.
+        titles: of all pages, by number.
+        questions: to choose from, each with the title of its right page; a typed one has none.
+        k: how many pages to show first.
+
+    Returns:
+        A box with a choice (`.children[0]`), a text field (`.children[1]`), a slider (`.children[2]`) and the
+        table (`.children[3]`).
+    """
+    import ipywidgets
+
+    right = dict(questions)
+
+    def table(question: str, count: int) -> str:
+        cell, gold, columns = "text-align:left;padding:.2em .7em", right.get(question), {}
+        for name, retriever in retrievers.items():
+            found = [titles[i] for i in list(retriever(question))[:count]]
+            there = "" if gold is None else " ✔" if gold in found else " ✘"
+            columns[name + there] = [f"<b>✔ {html.escape(t)}</b>" if t == gold else html.escape(t) for t in found]
+        head = "".join(f"<th style='{cell}'>{html.escape(name)}</th>" for name in ("", *columns))
+        body = "".join(
+            f"<tr><td style='{cell}'>{place + 1}</td>"
+            + "".join(f"<td style='{cell}'>{''.join(column[place : place + 1])}</td>" for column in columns.values())
+            + "</tr>"
+            for place in range(count)
+        )
+        return f"<p>{html.escape(question)}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    class Search(ipywidgets.VBox):
+        """Brings its first table along, for pages that have no kernel."""
+
+        def _repr_mimebundle_(self, **options):
+            bundle = super()._repr_mimebundle_(**options)
+            return {**bundle, "text/html": first}
+
+    first = table(questions[0][0], k)
+    choice = ipywidgets.Dropdown(options=[question for question, _ in questions], layout={"width": "36em"})
+    typed = ipywidgets.Text(questions[0][0], continuous_update=False, layout={"width": "36em"})
+    count = ipywidgets.IntSlider(k, 1, 10, description="k", continuous_update=False)
+    shown = ipywidgets.HTML(first)
+
+    def redraw(change=None) -> None:
+        shown.value = table(typed.value.strip(), count.value) if typed.value.strip() else "Type a question."
+
+    choice.observe(lambda change: setattr(typed, "value", change["new"]), "value")
+    typed.observe(redraw, "value")
+    count.observe(redraw, "value")
+    return Search([choice, typed, count, shown])

@@ -49,3 +49,24 @@ def test_sliding_redraws_the_picture_and_without_a_kernel_the_first_is_left():
     assert first.startswith(b"\x89PNG") and base64.b64decode(box._repr_mimebundle_()["image/png"]) == first
     slider.value = 7
     assert drawn == [3, 7] and bytes(picture.value).startswith(b"\x89PNG") and bytes(picture.value) != first
+
+
+def test_searching_shows_k_pages_of_each_retriever_and_whether_the_right_one_is_there():
+    titles = ["Pancakes", "Gulasch", "Tea <hot>"]
+    ask = {"words": lambda text: [0, 1, 2] if "pan" in text else [2, 1, 0], "meaning": lambda text: [2, 0, 1]}
+    box = widgets.search(ask, titles, [("How long do pancakes take?", "Pancakes"), ("Gulasch?", "Gulasch")], k=1)
+    choice, typed, k, shown = box.children
+    assert shown.value.count("<tr>") == 1 + 1 and "words ✔" in shown.value and "meaning ✘" in shown.value
+    assert "Tea &lt;hot&gt;" in shown.value and "Gulasch" not in shown.value
+    k.value = 2
+    assert shown.value.count("<tr>") == 1 + 2 and "meaning ✔" in shown.value
+    choice.value = "Gulasch?"
+    assert typed.value == "Gulasch?" and "words ✔" in shown.value and "meaning ✘" in shown.value
+    typed.value = "pan <b>"
+    assert "✔" not in shown.value and "✘" not in shown.value and "pan &lt;b&gt;" in shown.value
+    typed.value = "  "
+    assert shown.value == "Type a question."
+    k.value = 10
+    typed.value = "tea"
+    assert shown.value.count("<tr>") == 1 + 10
+    assert "<table>" in box._repr_mimebundle_()["text/html"] and "pancakes" in box._repr_mimebundle_()["text/html"]
