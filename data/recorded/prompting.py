@@ -29,9 +29,11 @@ def plan() -> list[dict]:
     bare = {"examples": 0, "chosen": "none", "seed": 0, "rule": False, "json": False}
     held = bare | {"json": True}
     prompts = [bare, held, held | {"rule": True}, bare | {"rule": True}]
-    prompts += [held | {"examples": n, "chosen": "similar"} for n in COUNTS]
-    prompts += [held | {"examples": n, "chosen": "random", "seed": seed} for n in (16, 4, 1, 8, 2) for seed in SEEDS]
-    prompts += [held | {"examples": 4, "chosen": "similar", "rule": True}, bare | {"examples": 4, "chosen": "similar"}]
+    similar = {"examples": 4, "chosen": "similar"}
+    prompts += [held | similar | {"rule": True}, bare | similar]
+    for n in COUNTS:  # the longest prompts last: they take minutes each
+        prompts += [held | {"examples": n, "chosen": "random", "seed": seed} for seed in SEEDS]
+        prompts.append(held | similar | {"examples": n})
     return prompts
 
 
