@@ -179,7 +179,7 @@ def test_a_wrong_key_is_told_why(key, word):
 
 
 def gold():
-    return [data.answer(row) for row in data.load("validation")[60:80:2]]
+    return [data.answer(row) for row in data.load("validation")[60:70]]
 
 
 def test_the_courses_own_labels_are_right_and_suspicious():
