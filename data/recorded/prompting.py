@@ -7,6 +7,7 @@ nothing new is begun after so many seconds: run it again until it says that all 
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import random
@@ -59,7 +60,14 @@ def system(prompt: dict, model, tokenizer) -> evaluation.System:
 def ask(prompt: dict, model, tokenizer, until: float) -> evaluation.Report | None:
     """The report on all validation rows, or None if the time ran out; what was asked is kept."""
     rows, asked = data.load("validation"), system(prompt, model, tokenizer)
-    return evaluation.evaluate(asked, rows, name(prompt)) if time.monotonic() < until else None
+    pieces, size = [], 20 if prompt["examples"] > 4 and prompt["chosen"] == "similar" else len(rows)
+    for start in range(0, len(rows), size):
+        if time.monotonic() > until:
+            return None
+        key = {"prompting": prompt, "first": start, "size": size}  # what was asked so far is found again
+        pieces.append(evaluation.evaluate(asked, rows[start : start + size], name(prompt), key=key))
+    scored = [row for piece in pieces for row in piece.rows]
+    return dataclasses.replace(pieces[0], rows=scored, rows_hash=data.rows_hash(rows))
 
 
 def line(prompt: dict, report: evaluation.Report) -> dict:
