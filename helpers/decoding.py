@@ -18,8 +18,11 @@ import torch
 from transformers import LogitsProcessor, PreTrainedModel
 from transformers.models.llama import modeling_llama
 
+from . import runtime
+
 STEP = 32  # widths are multiples of this
 AT_ONCE = 1024  # tokens of prompts that are read together
+SCARCE = 4 * 2**30  # bytes of memory, below which nothing is joined
 Constrain = Callable[[], Callable[[list[int]], torch.Tensor]]
 
 
@@ -79,14 +82,26 @@ def side_by_side(linears: Sequence[torch.nn.Linear]) -> torch.Tensor:
     return joined
 
 
+def _products(linears: Sequence[torch.nn.Linear]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The function from x, (tokens, inputs), to the outputs of layers that read it, side by side.
+
+    Weights fresh from disk are pages of its file, so joining them takes memory of its own: not where it is scarce.
+    """
+    if runtime.memory_limit() < SCARCE:
+        weights = [linear.weight.detach().t() for linear in linears]
+        return lambda x: torch.cat([x @ weight for weight in weights], -1)
+    joined = side_by_side(linears).t()
+    return lambda x: x @ joined
+
+
 class _Llama:
     """One run over all prompts. Rows are numbered by their place in the tensors, prompts by that in the list."""
 
     def __init__(self, model, prompts, limit, eos, size, constrain) -> None:
         with torch.inference_mode(False), torch.no_grad():  # the weights stay fit for training
             self.layers = [
-                (layer.input_layernorm, side_by_side(linears[:3]), linears[3].weight.detach().t(),
-                 layer.post_attention_layernorm, side_by_side(linears[4:6]), linears[6].weight.detach().t())
+                (layer.input_layernorm, _products(linears[:3]), linears[3].weight.detach().t(),
+                 layer.post_attention_layernorm, _products(linears[4:6]), linears[6].weight.detach().t())
                 for layer in model.model.layers for linears in [_linears(layer)]
             ]  # fmt: skip
         self.model, self.prompts, self.limit, self.eos, self.constrain = model, prompts, limit, eos, constrain
@@ -147,7 +162,7 @@ class _Llama:
         queries = shared * self.groups
         x = self.model.model.embed_tokens(ids).flatten(0, 1)
         for (norm, projections, out, norm_2, gates, down), kept in zip(self.layers, self.kept[:, :, rows], strict=True):
-            heads = (self._norm(norm, x) @ projections.t()).view(count, length, -1, head)
+            heads = projections(self._norm(norm, x)).view(count, length, -1, head)
             turned = _rotate(heads[:, :, : queries + shared], cos, sin)
             new = torch.stack([turned[:, :, queries:], heads[:, :, queries + shared :]])  # (2, rows, length, …)
             if places is None:
@@ -159,7 +174,7 @@ class _Llama:
             scores = torch.baddbmm(mask, query.reshape(len(keys), -1, head), keys.transpose(1, 2), alpha=self.scale)
             mixed = (scores.softmax(-1) @ values).view(count, queries, length, head).transpose(1, 2)
             x = torch.addmm(x, mixed.reshape(len(x), -1), out)
-            both = self._norm(norm_2, x) @ gates.t()
+            both = gates(self._norm(norm_2, x))
             gate, up = both.chunk(2, -1)
             x = torch.addmm(x, torch.nn.functional.silu(gate).mul_(up), down)
         return self._norm(self.model.model.norm, x).view(count, length, -1)

@@ -82,6 +82,17 @@ def test_joined_weights_keep_their_values_are_kept_once_and_found_again():
     assert torch.equal(again, torch.cat([before[0], before[1] + 1])) and again.data_ptr() != joined.data_ptr()
 
 
+def test_where_memory_is_scarce_no_weight_is_copied_and_the_answers_are_the_same(lively, tokenizer, monkeypatch):
+    asked = prompts(tokenizer, 1, 9, 4)
+    places = [weight.data_ptr() for weight in lively.parameters()]
+    monkeypatch.setenv("COURSE_MEMORY_GB", "1.8")
+    scarce = answered(lively, asked, 2)
+    assert [weight.data_ptr() for weight in lively.parameters()] == places
+    monkeypatch.setenv("COURSE_MEMORY_GB", "16")
+    assert answered(lively, asked, 2) == scarce
+    assert [weight.data_ptr() for weight in lively.parameters()] != places
+
+
 def test_a_model_that_was_asked_can_still_be_trained(tiny, tokenizer):
     answered(tiny, prompts(tokenizer, 1, 2), 2)
     model = models.trainable(tiny, 4)
