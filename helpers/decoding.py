@@ -21,6 +21,7 @@ from transformers.models.llama import modeling_llama
 from . import runtime
 
 STEP = 32  # widths are multiples of this
+PIECE = 256  # tokens of a prompt whose attention is computed at once: their scores stay small
 AT_ONCE = 1024  # tokens of prompts that are read together
 SCARCE = 4 * 2**30  # bytes of memory, below which nothing is joined
 Constrain = Callable[[], Callable[[list[int]], torch.Tensor]]
@@ -155,9 +156,14 @@ class _Llama:
         width = -(-(int(own.max()) + 1) // STEP) * STEP
         future = torch.arange(width, device=device) > own[..., None]  # (rows or 1, length, width)
         mask = torch.zeros(future.shape, dtype=self.model.dtype, device=device).masked_fill_(future, -torch.inf)
-        mask = mask.repeat(1, self.groups, 1)
         if places is not None:
             mask, numbers = mask.repeat_interleave(shared, 0), torch.arange(count, device=device)
+        # A long prompt attends in pieces, each to no more than what stands before its end.
+        pieces = [
+            (slice(start, start + PIECE), end, mask[:, start : start + PIECE, :end].repeat(1, self.groups, 1))
+            for start in range(0, length, PIECE)
+            for end in [min(width, self.begun + start + PIECE) if places is None else width]
+        ]
         cos, sin = (part[0][own][:, :, None] for part in self.rotation)
         queries = shared * self.groups
         x = self.model.model.embed_tokens(ids).flatten(0, 1)
@@ -171,9 +177,13 @@ class _Llama:
                 kept[:, numbers, :, places] = new[:, :, 0].transpose(0, 1)
             keys, values = kept.flatten(1, 2)[:, :, :width]
             query = turned[:, :, :queries].unflatten(2, (shared, self.groups)).permute(0, 2, 3, 1, 4)
-            scores = torch.baddbmm(mask, query.reshape(len(keys), -1, head), keys.transpose(1, 2), alpha=self.scale)
-            mixed = (scores.softmax(-1) @ values).view(count, queries, length, head).transpose(1, 2)
-            x = torch.addmm(x, mixed.reshape(len(x), -1), out)
+            mixed = []
+            for piece, end, mask in pieces:
+                asking = query[:, :, :, piece].reshape(len(keys), -1, head)
+                scores = torch.baddbmm(mask, asking, keys[:, :end].transpose(1, 2), alpha=self.scale)
+                mixed.append((scores.softmax(-1) @ values[:, :end]).view(count, queries, -1, head))
+            mixed = mixed[0] if len(mixed) == 1 else torch.cat(mixed, 2)
+            x = torch.addmm(x, mixed.transpose(1, 2).reshape(len(x), -1), out)
             both = gates(self._norm(norm_2, x))
             gate, up = both.chunk(2, -1)
             x = torch.addmm(x, torch.nn.functional.silu(gate).mul_(up), down)
