@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import data, plots, runtime, scoreboard
+from . import baselines, data, plots, runtime, scoreboard
 from .evaluation import Table
 from .runtime import CourseError
 
@@ -298,18 +298,21 @@ def memory_floor(parameters: float, trained: float | None = None, bytes_per_weig
 # --- who is compared -----------------------------------------------------------------------------
 
 
-def opponent(n: int = 100) -> dict[str, Any]:
-    """The best prompted system so far: of the learner's board, or else the recorded one with three examples.
+def best_prompt(n: int = 100) -> dict[str, Any]:
+    """The best prompted system so far: of the learner's board, or else of the recorded prompts.
 
     Returns:
-        `system`, `f1`, `low`, `high`, `prompt_tokens`, `completion_tokens`, `seconds`, `n` and `where`.
+        `system`, `f1`, `low`, `high`, `prompt_tokens`, `completion_tokens`, `seconds`, `trained_seconds`, `n` and
+        `where`.
     """
-    return _best([r for r in _board(n) if r["prompt_tokens"] and not r["trained_seconds"]], "3-shot", "3-shot")
+    prompts = [{**run, "seconds": 0.0} for run in baselines.recorded() if "report" in run]
+    return _best([r for r in _board(n) if r["prompt_tokens"] and not r["trained_seconds"]], prompts)
 
 
 def tuned(n: int = 100) -> dict[str, Any]:
-    """The best tuned system so far, of the board or else of the recorded runs; the same fields as `opponent`."""
-    return _best([r for r in _board(n) if r["trained_seconds"]], "main", "LoRA, all rows")
+    """The best tuned model so far, of the board or else of the recorded runs; the same fields as `best_prompt`."""
+    main = [{**plots.recorded("main")[0], "name": "LoRA, all rows"}]
+    return _best([r for r in _board(n) if r["prompt_tokens"] and r["trained_seconds"]], main)
 
 
 def _board(n: int) -> list[dict]:
@@ -318,12 +321,12 @@ def _board(n: int) -> list[dict]:
     return [row for row in scoreboard.rows() if (row["n"], row["rows_hash"]) == (n, digest)]
 
 
-def _best(rows: list[dict], fallback: str, name: str) -> dict[str, Any]:
-    """The row with the highest F1, or else the recorded run `fallback`, called `name`."""
-    names = ("f1", "low", "high", "prompt_tokens", "completion_tokens", "n")
+def _best(rows: list[dict], recorded: list[dict]) -> dict[str, Any]:
+    """The row with the highest F1, or else the recorded run with the highest."""
+    row = max(rows or recorded, key=lambda row: row["f1"])
+    kept = {name: row[name] for name in ("f1", "low", "high", "prompt_tokens", "completion_tokens", "n")}
     if rows:
-        row = max(rows, key=lambda row: row["f1"])
-        return {**{k: row[k] for k in (*names, "system", "seconds", "trained_seconds")}, "where": "your scoreboard"}
-    run = plots.recorded(fallback)[0]
-    kept = {name: run[name] for name in names} | {"seconds": run["seconds_per_request"]}
-    return {**kept, "system": name, "trained_seconds": run["seconds"], "where": f"recorded {run['date']}"}
+        names = ("system", "seconds", "trained_seconds")
+        return {**kept, **{name: row[name] for name in names}, "where": "your scoreboard"}
+    kept |= {"system": row["name"], "seconds": row["seconds_per_request"], "trained_seconds": row["seconds"]}
+    return {**kept, "where": f"recorded {row['date']}"}

@@ -136,7 +136,7 @@ def typo(text: str, chance: random.Random) -> str:
     return text.replace(word, word[:place] + word[place + 1] + word[place] + word[place + 2 :], 1)
 
 
-def called(recipes: Sequence[dict[str, Any]], per_kind: int = 50, seed: int = 0) -> dict[str, list[tuple[str, str]]]:
+def called(recipes: Sequence[dict[str, Any]], per_kind: int, seed: int = 0) -> dict[str, list[tuple[str, str]]]:
     """The same questions as people ask them, in three ways, each with the title of its right page.
 
     "by name", "with a typo" in it, and "by ingredients": three of them, where the recipe has as many plain ones.

@@ -166,6 +166,11 @@ def test_a_choice_that_hangs_on_what_nobody_measured_is_not_judged(choice):
     assert status == "unscored" and "defended" in text
 
 
+def test_a_classifier_is_taken_if_it_sorts_words():
+    because = "it could tell for each word whether a name begins"
+    assert said("02-4", decided("classifier", because=because))[0] == "right"
+
+
 def test_missing_evidence_that_nobody_could_measure_is_asked_about():
     assert said("02-4", decided(missing=["inspiration"]))[0] == "unscored"
 

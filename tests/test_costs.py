@@ -9,7 +9,7 @@ import random
 
 import pytest
 
-from helpers import costs, data, plots, runtime, scoreboard
+from helpers import baselines, costs, data, plots, runtime, scoreboard
 from helpers.costs import Plan
 from helpers.runtime import CourseError
 
@@ -201,7 +201,7 @@ def test_memory_is_a_floor_that_lora_lowers_and_measured_trainings_lie_above_it(
     assert costs.memory_floor(1) == 16 / 2**30
 
 
-# --- opponent and tuned ----------------------------------------------------------------------------
+# --- who is compared -------------------------------------------------------------------------------
 
 
 def on_board(monkeypatch, *rows):
@@ -212,18 +212,22 @@ def on_board(monkeypatch, *rows):
 
 
 def test_with_an_empty_board_recorded_runs_stand_in_and_say_so(runs_folder):
-    assert costs.opponent()["system"] == "3-shot" and costs.opponent()["where"].startswith("recorded 20")
-    assert costs.tuned()["f1"] > costs.opponent()["f1"] and costs.tuned()["trained_seconds"] > 0
+    prompts = [run for run in baselines.recorded() if "report" in run]
+    best = costs.best_prompt()
+    assert best["f1"] == max(run["f1"] for run in prompts) and best["where"].startswith("recorded 20")
+    assert best["trained_seconds"] == 0 < best["seconds"] and best["system"] in {run["name"] for run in prompts}
+    assert costs.tuned()["f1"] > best["f1"] and costs.tuned()["trained_seconds"] > 0
 
 
-def test_the_best_prompt_of_the_board_is_the_opponent_and_the_best_training_the_tuned(monkeypatch):
+def test_the_best_prompt_and_the_best_training_come_from_the_board(monkeypatch):
     on_board(
         monkeypatch,
         {"system": "weak prompt", "f1": 0.3}, {"system": "good prompt", "f1": 0.6},
-        {"system": "rules", "f1": 0.8, "prompt_tokens": 0.0}, {"system": "LoRA", "f1": 0.9, "trained_seconds": 100.0},
+        {"system": "tagger", "f1": 0.95, "prompt_tokens": 0.0, "trained_seconds": 3.0},
+        {"system": "LoRA", "f1": 0.9, "trained_seconds": 100.0},
         {"system": "few rows", "f1": 0.99, "n": 25}, {"system": "another task", "f1": 0.99, "rows_hash": "x"},
     )  # fmt: skip
-    assert costs.opponent()["system"] == "good prompt" and costs.opponent()["where"] == "your scoreboard"
+    assert costs.best_prompt()["system"] == "good prompt" and costs.best_prompt()["where"] == "your scoreboard"
     assert costs.tuned()["system"] == "LoRA"
 
 

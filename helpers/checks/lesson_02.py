@@ -140,8 +140,11 @@ def provisional(answer: Any) -> str:
         raise Wrong("Give your reason in a sentence, with a number or a fact of the case in it.")
     if not isinstance(missing, list | tuple | set) or not [m for m in missing if isinstance(m, str) and m.strip()]:
         raise Wrong("Name at least one piece of evidence that you lack. A decision that lacks nothing has not looked.")
-    if choice == "classifier":
-        raise Wrong("A classifier picks a label out of a set. Here each answer is a list of names of any length.")
+    if choice == "classifier" and not re.search(r"word|token|\btag", because.lower()):
+        raise Wrong(
+            "A classifier picks a label out of a set. Here each answer is a list of names of any length. (If you mean "
+            "to sort the *words* of a recipe into parts of a name and the rest, say so: that can be done.)"
+        )
     if choice in ("retrieve", "tune and retrieve"):
         raise Wrong("Retrieval brings facts that the question lacks. Here every name stands in the recipe itself.")
     if not re.search(_EVIDENCE, " ".join(str(m) for m in missing).lower()):

@@ -128,12 +128,14 @@ def revised(answer: Any) -> str:
     choice = choice.strip().lower() if isinstance(choice, str) else choice
     if choice not in decision.CHOICES:
         raise Wrong(f"{choice!r:.40} is none of {', '.join(decision.CHOICES)}. 'stop' is an answer, too.")
-    if choice in ("classifier", "retrieve", "tune and retrieve"):
+    if not isinstance(because, str) or len(because.split()) < 6:
+        raise Wrong("Give the reason in a sentence.")
+    if choice in ("retrieve", "tune and retrieve"):
         raise Wrong(
             f"{choice!r} does not fit this task: every answer is a list of names that stand in the recipe itself."
         )
-    if not isinstance(because, str) or len(because.split()) < 6:
-        raise Wrong("Give the reason in a sentence.")
+    if choice == "classifier" and not re.search(r"word|token|\btag", because.lower()):
+        raise Wrong("A classifier of *what*? Recipes have no label. If you mean the tagger, which sorts words, say so.")
     if not re.search(r"\d", because):
         raise Wrong("This time with a number in the reason: requests, dollars, F1, or hours.")
     if not isinstance(turns, str) or len(turns.split()) < 3:
