@@ -169,7 +169,7 @@ class _Llama:
         x = self.model.model.embed_tokens(ids).flatten(0, 1)
         for (norm, projections, out, norm_2, gates, down), kept in zip(self.layers, self.kept[:, :, rows], strict=True):
             heads = projections(self._norm(norm, x)).view(count, length, -1, head)
-            turned = _rotate(heads[:, :, : queries + shared], cos, sin)
+            turned = rotate(heads[:, :, : queries + shared], cos, sin)
             new = torch.stack([turned[:, :, queries:], heads[:, :, queries + shared :]])  # (2, rows, length, …)
             if places is None:
                 kept[:, :, :, self.begun : self.begun + length] = new.transpose(2, 3)
@@ -259,10 +259,17 @@ class _Llama:
                     rows[i] = last
 
 
-def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding (Su et al., 2021) of (rows, length, heads, size)."""
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary position embedding (Su et al., 2021) of (…, size), in a contiguous result.
+
+    With -sin in place of sin it turns back, which is its own backward pass.
+
+    Args:
+        x: any shape (…, size).
+        cos: of the positions, of a shape that broadcasts to that of x; sin alike.
+    """
     half = x.shape[-1] // 2
-    turned = x * cos
+    turned = torch.mul(x, cos, out=x.new_empty(x.shape))
     turned[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
     turned[..., half:].addcmul_(x[..., :half], sin[..., half:])
     return turned

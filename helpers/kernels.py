@@ -23,6 +23,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.models.llama import modeling_llama
 
+from .decoding import rotate
+
 STEP = 16  # lists are filled up to a multiple of this: the CPU keeps a plan for each shape
 SHORT = 512  # tokens; attention keeps its square of scores up to this width
 ROWS_OF_LOGITS = 16  # made wide at once: 3 MB, which stay in the processor's cache
@@ -105,18 +107,6 @@ class Gate(Function):
             torch.ops.aten.silu_backward(gradient * up, gate),
             torch.nn.functional.silu(gate).mul_(gradient),
         )
-
-
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding (Su et al., 2021) of (rows, heads, width, size), in a contiguous result.
-
-    With -sin in place of sin it turns back, which is its own backward pass.
-    """
-    half = x.shape[-1] // 2
-    turned = torch.mul(x, cos, out=x.new_empty(x.shape))
-    turned[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
-    turned[..., half:].addcmul_(x[..., :half], sin[..., half:])
-    return turned
 
 
 class Layout(NamedTuple):

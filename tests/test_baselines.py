@@ -182,7 +182,7 @@ def test_the_slider_of_lesson_03_redraws_the_recorded_ladder():
     assert (slider.min, slider.max) == (1, 5) and "image/png" in box._repr_mimebundle_()
     before = picture.value
     slider.value = 5
-    assert picture.value != before and picture.value.startswith(b"\x89PNG")
+    assert picture.value != before and bytes(picture.value).startswith(b"\x89PNG")
     title = space["picture"](5).axes[0].get_title()
     assert title.startswith("16 similar examples") and f"F1 {by_name['16 similar, JSON']['f1']:.2f}" in title
     assert space["dollars"](by_name["16 similar, JSON"]) > 3 * space["dollars"](by_name["1 similar, JSON"])
