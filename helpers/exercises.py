@@ -6,6 +6,7 @@ import dis
 import html
 import importlib
 import json
+import os
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,27 @@ class Wrong(Exception):
 
 class Unscored(Exception):
     """Raised by a checker: the answer can be defended, so it is neither right nor wrong."""
+
+
+def written(answer: Any, least: int, wanted: str) -> str:
+    """The text of an answer that is a text or the path of one.
+
+    Args:
+        answer: what the learner gave.
+        least: words that it has at least.
+        wanted: said if it is no text, or a shorter one.
+
+    Raises:
+        Wrong: there is no such file, or no such text.
+    """
+    if isinstance(answer, os.PathLike):
+        path = Path(answer)
+        if not path.is_file():
+            raise Wrong(f"{path.name} does not exist yet: write it, then read it here.")
+        answer = path.read_text(encoding="utf-8")
+    if not isinstance(answer, str) or len(answer.split()) < least:
+        raise Wrong(wanted)
+    return answer
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import os
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from .. import decision
-from ..exercises import Unscored, Wrong, checker
+from ..exercises import Unscored, Wrong, checker, written
 from ..runtime import CourseError
 
 # --- 02-2: a story becomes a case ------------------------------------------------------------------
@@ -175,13 +173,7 @@ _PARTS = {
 
 @checker("02-5")
 def my_case(text: Any) -> str:
-    if isinstance(text, os.PathLike):
-        path = Path(text)
-        if not path.is_file():
-            raise Wrong(f"{path.name} does not exist yet: write it, then read it here.")
-        text = path.read_text(encoding="utf-8")
-    if not isinstance(text, str) or len(text.split()) < 30:
-        raise Wrong("A page, not a line: use case, alternatives, cost, benefit, decision, missing evidence.")
+    text = written(text, 30, "A page, not a line: use case, alternatives, cost, benefit, decision, missing evidence.")
     lacking = [part for part, pattern in _PARTS.items() if not re.search(pattern, text.lower()[:20_000])]
     words = len(text.split())
     if lacking and words >= 120:

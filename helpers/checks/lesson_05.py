@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import random
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from .. import decision
-from ..exercises import Unscored, Wrong, checker
+from ..exercises import Unscored, Wrong, checker, written
 
 
 def _number(got: Any, case: str) -> float:
@@ -158,15 +156,8 @@ _PARTS = {
 
 @checker("05-5")
 def my_numbers(text: Any) -> str:
-    if isinstance(text, os.PathLike):
-        path = Path(text)
-        if not path.is_file():
-            raise Wrong(f"{path.name} does not exist yet: write it, then read it here.")
-        text = path.read_text(encoding="utf-8")
-    if not isinstance(text, str) or len(text.split()) < 12:
-        raise Wrong(
-            "A few lines: what it costs, at how many requests, for how long, against whom, prices of which day."
-        )
+    wanted = "A few lines: what it costs, at how many requests, for how long, against whom, prices of which day."
+    text = written(text, 12, wanted)
     lacking = [part for part, pattern in _PARTS.items() if not re.search(pattern, text.lower()[:20_000])]
     if lacking and len(text.split()) >= 80 and len(re.findall(r"\d+", text)) >= 6:
         raise Unscored(f"It may well be there, but this check did not find {lacking[0]}. Judge for yourself.")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
-from pathlib import Path
 
 from .. import data, evaluation
-from ..exercises import Unscored, Wrong, checker
+from ..exercises import Unscored, Wrong, checker, written
 
 VERDICTS = ("better", "worse", "cannot tell")
 
@@ -153,13 +151,8 @@ PARTS = {
 
 @checker("08-4")
 def my_verdict(text) -> str:
-    if isinstance(text, os.PathLike):
-        path = Path(text)
-        if not path.is_file():
-            raise Wrong(f"{path.name} does not exist yet: write it, then read it here.")
-        text = path.read_text(encoding="utf-8")
-    if not isinstance(text, str) or len(text.split()) < 12:
-        raise Wrong("A few lines of text: systems, rows, difference and interval, verdict, what it does not show.")
+    wanted = "A few lines of text: systems, rows, difference and interval, verdict, what it does not show."
+    text = written(text, 12, wanted)
     plain = re.sub(r"\b95\s*%", " ", text.lower()[:5_000])
     if re.search(r"not (yet )?measured|no numbers yet|not yet run", plain):
         raise Unscored("An honest state. Add what you would have to measure, on how many rows, and come back.")

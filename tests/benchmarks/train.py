@@ -1,14 +1,16 @@
-"""How fast LoRA is trained: TRL as it comes, TRL at its best, this course; same rows, each in its own process.
+"""How fast LoRA is trained: TRL as it comes and at its best, Unsloth, this course; each in its own process.
 
 `python tests/benchmarks/train.py [rows] [repeats]` writes `train.json` and `train.png` beside itself. All
 peers see the same rows in the same batches of eight, with adapters of rank 16 on all linear layers in the dtype
 of the weights. The two in float32 stand for processors without bfloat16 instructions. Timed is `train()`, start
-to return; the first step's warm-up is in it, so few rows flatter nobody.
+to return; the first step's warm-up is in it, so few rows flatter nobody. Unsloth takes part where it is
+installed; the course does not need it, and what it wants on a CPU is in FOR_UNSLOTH.
 """
 
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import json
 import os
 import statistics
@@ -23,7 +25,11 @@ from helpers import data, models, plots, runtime, training  # noqa: E402
 
 FILE = Path(__file__).with_suffix(".json")
 BATCH = 8
-PEERS = ("TRL, defaults (float32)", "this course, float32", "TRL, at its best", "this course")
+PEERS = ("TRL, defaults (float32)", "this course, float32", "TRL, at its best", "Unsloth", "this course")
+FOR_UNSLOTH = (
+    "pip install --no-deps unsloth==2026.10.9 unsloth_zoo==2026.10.9 && pip install tyro protobuf sentencepiece rich "
+    "typer pydantic json5 nest-asyncio structlog hf_transfer einops regex msgspec pillow requests psutil"
+)
 FLOAT32 = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}  # the course then takes the processor for one without bfloat16
 
 
@@ -81,6 +87,32 @@ def trl(rows: list[dict], folder: str, best: bool) -> tuple[float, list[float]]:
     return timed(trainer)
 
 
+def unsloth(rows: list[dict], folder: str) -> tuple[float, list[float]]:
+    """The same with Unsloth, which has to be imported before TRL, and replaces parts of it."""
+    import torch
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+    from unsloth import FastLanguageModel
+
+    class Trainer(SFTTrainer):
+        def _get_train_sampler(self, train_dataset=None):
+            return range(len(rows))
+
+    dtype = getattr(torch, runtime.machine().dtype)
+    model, _ = FastLanguageModel.from_pretrained(
+        str(models.fetch()), max_seq_length=2048, dtype=dtype, load_in_4bit=False, device_map="cpu"
+    )
+    model = FastLanguageModel.get_peft_model(
+        model, r=16, lora_alpha=32, use_gradient_checkpointing=False, random_state=0,
+        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    )  # fmt: skip
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    pairs = Dataset.from_list([{"prompt": data.prompt(row), "completion": row["messages"][-1:]} for row in rows])
+    args = SFTConfig(**settings(folder), gradient_checkpointing=False, max_length=None)
+    return timed(Trainer(model, args=args, processing_class=models.load_tokenizer(), train_dataset=pairs))
+
+
 def settings(folder: str) -> dict:
     return {
         "output_dir": folder, "num_train_epochs": 1, "per_device_train_batch_size": BATCH, "learning_rate": 1e-3,
@@ -98,11 +130,16 @@ def timed(trainer) -> tuple[float, list[float]]:
 
 def one(peer: str, count: int) -> dict:
     """Run a peer in this process and tell how it went."""
+    if peer == "Unsloth":
+        import unsloth as _  # noqa: F401  before anything that it replaces parts of
     runtime.start()
     rows, tokenizer = ordered(count), models.load_tokenizer()
     tokens = sum(len(data.encode(row, tokenizer)["input_ids"]) for row in rows)
     with tempfile.TemporaryDirectory() as folder:
-        seconds, losses = course(rows, folder) if "course" in peer else trl(rows, folder, best=peer != PEERS[0])
+        if peer == "Unsloth":
+            seconds, losses = unsloth(rows, folder)
+        else:
+            seconds, losses = course(rows, folder) if "course" in peer else trl(rows, folder, best=peer != PEERS[0])
     return {
         "peer": peer, "tokens_per_second": tokens / seconds, "seconds": seconds, "tokens": tokens,
         "peak_memory_gb": runtime.peak_memory() / 2**30, "losses": losses,
@@ -146,11 +183,15 @@ def picture(told: dict) -> None:
 
 def main(count: int, repeats: int) -> None:
     """Run the peers in turn, so that a slow minute of the machine hits them all, and keep the medians."""
-    found: dict[str, list[dict]] = {peer: [] for peer in PEERS}
+    present = importlib.util.find_spec("unsloth")
+    peers = [peer for peer in PEERS if peer != "Unsloth" or present]
+    if not present:
+        print(f"Unsloth is not installed, so it does not take part. {FOR_UNSLOTH}", file=sys.stderr)
+    found: dict[str, list[dict]] = {peer: [] for peer in peers}
     heights = []
     for _ in range(repeats):
         heights.append(gigaflops())
-        for peer in PEERS:
+        for peer in peers:
             done = subprocess.run(
                 [sys.executable, __file__, "--one", peer, str(count)], capture_output=True, text=True, check=False,
                 env={**os.environ, **(FLOAT32 if peer == PEERS[1] else {})},
