@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import data, models, runtime
+from . import data, runtime
 from .evaluation import Chat, Report, System
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 # --- a linear tagger -----------------------------------------------------------------------------
 
@@ -146,36 +146,6 @@ def similar(rows: Sequence[dict]) -> Callable[[Chat, int], list[dict]]:
         return [rows[i] for i in order[len(order) - count :]]
 
     return nearest
-
-
-def few_shot(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    choose: Callable[[Chat], Sequence[dict]],
-    *,
-    instruction: str | None = None,
-    **options: Any,
-) -> System:
-    """A system like `evaluation.prompted`, with examples that are chosen anew for each chat.
-
-    Args:
-        choose: gives the rows to show before a chat's question.
-        instruction: replaces the system message of each chat.
-        options: passed to `models.generate`.
-    """
-
-    def system(chats: list[Chat]) -> list[dict]:
-        asked = []
-        for chat in chats:
-            head = [turn for turn in chat if turn["role"] == "system"]
-            if instruction is not None:
-                head = [{"role": "system", "content": instruction}]
-            shown = [turn for row in choose(chat) for turn in row["messages"] if turn["role"] != "system"]
-            asked.append(head + shown + [turn for turn in chat if turn["role"] != "system"])
-        return models.generate(model, tokenizer, asked, **options)
-
-    system.dtype, system.device = str(model.dtype).removeprefix("torch."), model.device.type
-    return system
 
 
 # --- an answer that cannot help being JSON ----------------------------------------------------------

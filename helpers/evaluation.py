@@ -34,24 +34,25 @@ def prompted(
     tokenizer: PreTrainedTokenizerBase,
     *,
     instruction: str | None = None,
-    examples: Sequence[dict] = (),
+    examples: Sequence[dict] | Callable[[Chat], Sequence[dict]] = (),
     **options: Any,
 ) -> System:
     """A system that asks a local model, base or tuned, and decodes greedily.
 
     Args:
         instruction: replaces the system message of each chat.
-        examples: chat rows shown as earlier turns before each question (few-shot).
+        examples: chat rows shown as earlier turns before each question (few-shot), or a function that chooses
+            them for a chat.
         options: passed to `models.generate`. Answers that are compared need the same `max_new_tokens`.
     """
-    shown = [turn for row in examples for turn in row["messages"] if turn["role"] != "system"]
-
     def system(chats: list[Chat]) -> list[dict]:
         asked = []
         for chat in chats:
             head = [turn for turn in chat if turn["role"] == "system"]
             if instruction is not None:
                 head = [{"role": "system", "content": instruction}]
+            rows = examples(chat) if callable(examples) else examples
+            shown = [turn for row in rows for turn in row["messages"] if turn["role"] != "system"]
             asked.append(head + shown + [turn for turn in chat if turn["role"] != "system"])
         return models.generate(model, tokenizer, asked, **options)
 

@@ -95,7 +95,8 @@ def test_each_chat_is_asked_with_its_own_examples(monkeypatch, tiny, tokenizer):
     asked = []
     monkeypatch.setattr(models, "generate", lambda model, tokenizer, chats, **options: asked.extend(chats) or chats)
     rows = [data.recipe(name, ["1 egg"], [name]) for name in "ab"]
-    system = baselines.few_shot(tiny, tokenizer, lambda chat: [rows["b" in chat[-1]["content"]]], instruction="Rule")
+    chosen = {"examples": lambda chat: [rows["b" in chat[-1]["content"]]], "instruction": "Rule"}
+    system = evaluation.prompted(tiny, tokenizer, **chosen)
     system([data.recipe(name, ["x"])["messages"] for name in "ab"])
     assert [[turn["content"] for turn in chat] for chat in asked] == [
         ["Rule", "a\n- 1 egg", '["a"]', "a\n- x"], ["Rule", "b\n- 1 egg", '["b"]', "b\n- x"],
@@ -194,6 +195,7 @@ def test_a_cached_beginning_is_billed_at_its_own_price():
     master = nbformat.read(runtime.ROOT / "solutions" / "03-prompting-baseline.ipynb", 4)
     space = {"by_name": {"zero-shot": {"prompt_tokens": 100}}}
     exec(next(cell.source for cell in master.cells if cell.id == "03-price"), space)
+    space["PRICE"] = {"input": 0.10, "cached input": 0.01, "output": 0.50}
     run = {"chosen": "similar", "prompt_tokens": 2100, "completion_tokens": 50}
     assert space["dollars"](run) == pytest.approx(2100 * 0.10 + 50 * 0.50)
     assert space["dollars"](run | {"chosen": "random"}) == pytest.approx(100 * 0.10 + 2000 * 0.01 + 50 * 0.50)

@@ -52,7 +52,7 @@ def system(prompt: dict, model, tokenizer) -> evaluation.System:
     options["instruction"] = data.SYSTEM + "\n\n" + data.RULE if prompt["rule"] else None
     if prompt["chosen"] == "similar":
         nearest = baselines.similar(train)
-        return baselines.few_shot(model, tokenizer, lambda chat: nearest(chat, count), **options)
+        return evaluation.prompted(model, tokenizer, examples=lambda chat: nearest(chat, count), **options)
     shown = random.Random(prompt["seed"]).sample(train, count)
     return evaluation.prompted(model, tokenizer, examples=shown, **options)
 
