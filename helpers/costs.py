@@ -305,7 +305,7 @@ def best_prompt(n: int = 100) -> dict[str, Any]:
         `system`, `f1`, `low`, `high`, `prompt_tokens`, `completion_tokens`, `seconds`, `trained_seconds`, `n` and
         `where`.
     """
-    prompts = [{**run, "seconds": 0.0} for run in baselines.recorded() if "report" in run]
+    prompts = [run for run in baselines.recorded() if "report" in run]
     return _best([r for r in _board(n) if r["prompt_tokens"] and not r["trained_seconds"]], prompts)
 
 
@@ -328,5 +328,6 @@ def _best(rows: list[dict], recorded: list[dict]) -> dict[str, Any]:
     if rows:
         names = ("system", "seconds", "trained_seconds")
         return {**kept, **{name: row[name] for name in names}, "where": "your scoreboard"}
-    kept |= {"system": row["name"], "seconds": row["seconds_per_request"], "trained_seconds": row["seconds"]}
+    trained = row.get("seconds", 0.0)  # of a record: what its training took
+    kept |= {"system": row["name"], "seconds": row["seconds_per_request"], "trained_seconds": trained}
     return {**kept, "where": f"recorded {row['date']}"}

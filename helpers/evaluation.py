@@ -45,6 +45,7 @@ def prompted(
             them for a chat.
         options: passed to `models.generate`. Answers that are compared need the same `max_new_tokens`.
     """
+
     def system(chats: list[Chat]) -> list[dict]:
         asked = []
         for chat in chats:
