@@ -59,10 +59,16 @@ def course(rows: list[dict], folder: str) -> tuple[float, list[float]]:
     return timed(trainer)
 
 
+def pairs(rows: list[dict]):
+    """Rows as TRL's trainer, and Unsloth's, takes them."""
+    from datasets import Dataset
+
+    return Dataset.from_list([{"prompt": data.prompt(row), "completion": row["messages"][-1:]} for row in rows])
+
+
 def trl(rows: list[dict], folder: str, best: bool) -> tuple[float, list[float]]:
     """The same with TRL; at its best means weights in bfloat16 where the CPU has it, and no checkpointing."""
     import torch
-    from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, Trainer
     from trl import SFTConfig, SFTTrainer
@@ -73,13 +79,12 @@ def trl(rows: list[dict], folder: str, best: bool) -> tuple[float, list[float]]:
         def _get_train_sampler(self, train_dataset=None):
             return range(len(rows))
 
-    pairs = Dataset.from_list([{"prompt": data.prompt(row), "completion": row["messages"][-1:]} for row in rows])
     dtype = getattr(torch, runtime.machine().dtype if best else "float32")
     model = AutoModelForCausalLM.from_pretrained(models.fetch(), dtype=dtype)
     args = SFTConfig(**settings(folder), **({"gradient_checkpointing": False} if best else {}), max_length=None)
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     trainer = PlainTrainer(
-        model, args=args, processing_class=models.load_tokenizer(), train_dataset=pairs, peft_config=lora
+        model, args=args, processing_class=models.load_tokenizer(), train_dataset=pairs(rows), peft_config=lora
     )
     if best:
         for parameter in trainer.model.parameters():
@@ -90,7 +95,6 @@ def trl(rows: list[dict], folder: str, best: bool) -> tuple[float, list[float]]:
 def unsloth(rows: list[dict], folder: str) -> tuple[float, list[float]]:
     """The same with Unsloth, which has to be imported before TRL, and replaces parts of it."""
     import torch
-    from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
     from unsloth import FastLanguageModel
 
@@ -108,9 +112,8 @@ def unsloth(rows: list[dict], folder: str) -> tuple[float, list[float]]:
     )  # fmt: skip
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
-    pairs = Dataset.from_list([{"prompt": data.prompt(row), "completion": row["messages"][-1:]} for row in rows])
     args = SFTConfig(**settings(folder), gradient_checkpointing=False, max_length=None)
-    return timed(Trainer(model, args=args, processing_class=models.load_tokenizer(), train_dataset=pairs))
+    return timed(Trainer(model, args=args, processing_class=models.load_tokenizer(), train_dataset=pairs(rows)))
 
 
 def settings(folder: str) -> dict:
@@ -128,6 +131,13 @@ def timed(trainer) -> tuple[float, list[float]]:
     return seconds, [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
 
 
+def train(peer: str, rows: list[dict], folder: str) -> tuple[float, list[float]]:
+    """What a peer took, in seconds, and the loss of each of its steps."""
+    if peer == "Unsloth":
+        return unsloth(rows, folder)
+    return course(rows, folder) if "course" in peer else trl(rows, folder, best=peer != PEERS[0])
+
+
 def one(peer: str, count: int) -> dict:
     """Run a peer in this process and tell how it went."""
     if peer == "Unsloth":
@@ -136,10 +146,7 @@ def one(peer: str, count: int) -> dict:
     rows, tokenizer = ordered(count), models.load_tokenizer()
     tokens = sum(len(data.encode(row, tokenizer)["input_ids"]) for row in rows)
     with tempfile.TemporaryDirectory() as folder:
-        if peer == "Unsloth":
-            seconds, losses = unsloth(rows, folder)
-        else:
-            seconds, losses = course(rows, folder) if "course" in peer else trl(rows, folder, best=peer != PEERS[0])
+        seconds, losses = train(peer, rows, folder)
     return {
         "peer": peer, "tokens_per_second": tokens / seconds, "seconds": seconds, "tokens": tokens,
         "peak_memory_gb": runtime.peak_memory() / 2**30, "losses": losses,
