@@ -5,6 +5,7 @@ Each takes *training* rows only. Of the libraries, scikit-learn counts and llgui
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
@@ -16,6 +17,7 @@ from . import data, runtime
 from .evaluation import Chat, Report, System
 
 if TYPE_CHECKING:
+    import llguidance
     import torch
     from transformers import PreTrainedTokenizerBase
 
@@ -150,7 +152,7 @@ def similar(rows: Sequence[dict]) -> Callable[[Chat, int], list[dict]]:
 
 # --- an answer that cannot help being JSON ----------------------------------------------------------
 
-_SPACING = {"whitespace_flexible": False, "item_separator": ", "}  # as json.dumps writes it
+SPACING = {"whitespace_flexible": False, "item_separator": ", "}  # as json.dumps writes it
 _RESERVE = 10  # tokens that end any list: the rest of a letter, quotation marks, bracket, end
 
 
@@ -169,35 +171,56 @@ def json_list(
         next, a bool tensor (vocabulary,).
     """
     import llguidance
-    import numpy as np
     import torch
 
-    described = json.loads(tokenizer.backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
-    # A tokenizer out of a GGUF file names several decoders, and then bytes are taken for letters.
-    described["decoder"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": True}
-    known = llguidance.LLTokenizer(json.dumps(described), eos_token=tokenizer.eos_token_id)
+    known = grammar_tokenizer(tokenizer)
     schema = {"type": "array", "items": {"type": "string"}, "minItems": least}
-    grammar = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=_SPACING)
+    grammar = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=SPACING)
     (bracket,), (both,), (mark,) = (tokenizer(text)["input_ids"] for text in ("]", '"]', '"'))
 
     def begin() -> Callable[[list[int]], torch.Tensor]:
-        matcher, taken = llguidance.LLMatcher(known, grammar), 0
+        matcher = llguidance.LLMatcher(known, grammar)
+        inside = matching(matcher, known)
 
         def allowed(answered: list[int]) -> torch.Tensor:
-            nonlocal taken
-            matcher.consume_tokens(answered[taken:])
-            taken = len(answered)
-            bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
-            bits = bits[: known.vocab_size].astype(bool)
-            if taken >= max_new_tokens - _RESERVE:  # end the answer, its list, its name, or begin an empty name
+            bits = inside(answered)
+            if len(answered) >= max_new_tokens - _RESERVE:  # end the answer, its list, its name, or begin an empty name
                 ends = (token for token in (bracket, both) if bits[token] and _ended(matcher, token))
                 last = known.eos_token if bits[known.eos_token] else next(ends, mark)
-                bits = (np.arange(len(bits)) == last) if bits[last] else bits
-            return torch.from_numpy(bits)
+                bits = torch.arange(len(bits)) == last if bits[last] else bits
+            return bits
 
         return allowed
 
     return begin
+
+
+@functools.lru_cache(maxsize=4)
+def grammar_tokenizer(tokenizer: PreTrainedTokenizerBase) -> llguidance.LLTokenizer:
+    """A fast tokenizer of the byte-level kind, as llguidance's grammars need it."""
+    import llguidance
+
+    described = json.loads(tokenizer.backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
+    # A tokenizer out of a GGUF file names several decoders, and then bytes are taken for letters.
+    described["decoder"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": True}
+    return llguidance.LLTokenizer(json.dumps(described), eos_token=tokenizer.eos_token_id)
+
+
+def matching(matcher: llguidance.LLMatcher, known: llguidance.LLTokenizer) -> Callable[[list[int]], torch.Tensor]:
+    """The function from the tokens answered so far to those that the grammar allows next, bool (vocabulary,)."""
+    import numpy as np
+    import torch
+
+    taken = 0
+
+    def allowed(answered: list[int]) -> torch.Tensor:
+        nonlocal taken
+        matcher.consume_tokens(answered[taken:])
+        taken = len(answered)
+        bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
+        return torch.from_numpy(bits[: known.vocab_size].astype(bool))
+
+    return allowed
 
 
 def _ended(matcher: Any, token: int) -> bool:

@@ -40,13 +40,13 @@ def answers(
         size: prompts decoded together.
         constrain: as in `models.generate`.
     """
-    if _plain_llama(model):
-        yield from _Llama(model, prompts, limit, eos, size, constrain)
+    if plain_llama(model):
+        yield from _Run(model, prompts, limit, eos, size, constrain)
     else:
         yield from _by_itself(model, prompts, limit, eos, size, constrain)
 
 
-def _plain_llama(model: PreTrainedModel) -> bool:
+def plain_llama(model: PreTrainedModel) -> bool:
     layers = [layer for layer in model.modules() if isinstance(layer, modeling_llama.LlamaDecoderLayer)]
     return (
         isinstance(model, modeling_llama.LlamaForCausalLM)
@@ -95,44 +95,35 @@ def _products(linears: Sequence[torch.nn.Linear]) -> Callable[[torch.Tensor], to
     return lambda x: x @ joined
 
 
-class _Llama:
-    """One run over all prompts. Rows are numbered by their place in the tensors, prompts by that in the list."""
+class Llama:
+    """A Llama's passes over rows whose keys and values lie in one tensor, `kept`.
 
-    def __init__(self, model, prompts, limit, eos, size, constrain) -> None:
+    Args:
+        model: a plain Llama.
+        eos: the token that prompts are filled up with.
+        width: most tokens of a row; rounded up to a multiple of 32.
+    """
+
+    def __init__(self, model: PreTrainedModel, eos: int, width: int) -> None:
         with torch.inference_mode(False), torch.no_grad():  # the weights stay fit for training
             self.layers = [
                 (layer.input_layernorm, _products(linears[:3]), linears[3].weight.detach().t(),
                  layer.post_attention_layernorm, _products(linears[4:6]), linears[6].weight.detach().t())
                 for layer in model.model.layers for linears in [_linears(layer)]
             ]  # fmt: skip
-        self.model, self.prompts, self.limit, self.eos, self.constrain = model, prompts, limit, eos, constrain
         config, attention = model.config, model.model.layers[0].self_attn
+        self.model, self.eos, self.begun = model, eos, 0
         self.shared, self.groups = config.num_key_value_heads, attention.num_key_value_groups
         self.head, self.scale = attention.head_dim, attention.scaling
-        longest = max(map(len, prompts)) + limit
-        self.width, self.size = -(-longest // STEP) * STEP, max(2, size)
+        self.width = -(-width // STEP) * STEP
         self.rotation = self.model.model.rotary_emb(
             torch.empty(0, dtype=model.dtype, device=model.device), torch.arange(self.width, device=model.device)[None]
         )
-        self.begun = 0
-        self.begun = self._begin()
-        self.kept = self._room(min(self.size, max(2, len(prompts))))
 
     def _room(self, rows: int) -> torch.Tensor:
         """For keys and values: (layers, 2, rows, heads, width, size). Zeros, as padding is multiplied by zero."""
         shape = len(self.layers), 2, rows, self.shared, self.width, self.head
         return torch.zeros(shape, dtype=self.model.dtype, device=self.model.device)
-
-    def _begin(self) -> int:
-        """Read what all prompts begin with, a multiple of 32 tokens, and return its length."""
-        common = os.path.commonprefix([*self.prompts, min(self.prompts, key=len)[:-1]])
-        length = len(common) // STEP * STEP
-        if not length or len(self.prompts) == 1:
-            return 0
-        self.kept = self._room(1)
-        self._pass(torch.tensor([common[:length]], device=self.model.device), slice(0, 1))
-        self.beginning = self.kept[:, :, :, :, :length].clone()
-        return length
 
     def _norm(self, norm, x: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)
@@ -189,9 +180,9 @@ class _Llama:
             x = torch.addmm(x, torch.nn.functional.silu(gate).mul_(up), down)
         return self._norm(self.model.model.norm, x).view(count, length, -1)
 
-    def _join(self, numbers: list[int], first: int) -> torch.Tensor:
+    def _join(self, prompts: Sequence[list[int]], first: int) -> torch.Tensor:
         """Read prompts into the rows from `first` on, and return their last hidden states, (prompts, hidden)."""
-        rest = [self.prompts[i][self.begun :] for i in numbers]
+        rest = [prompt[self.begun :] for prompt in prompts]
         width = -(-max(map(len, rest)) // STEP) * STEP
         ids = torch.tensor([p + [self.eos] * (width - len(p)) for p in rest], device=self.model.device)
         rows = slice(first, first + len(rest))
@@ -200,10 +191,35 @@ class _Llama:
         last = torch.tensor([len(p) - 1 for p in rest], device=self.model.device)
         return self._pass(ids, rows)[torch.arange(len(rest), device=last.device), last]
 
-    def _choose(self, hidden: torch.Tensor, rows: list[dict]) -> list[int]:
+    def _scores(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Scores of the next token, (rows, vocabulary), from (rows, hidden); of one row, twice."""
         if len(hidden) == 1:
             hidden = hidden.expand(2, -1)
-        scores = hidden @ self.model.get_output_embeddings().weight.t()
+        return hidden @ self.model.get_output_embeddings().weight.t()
+
+
+class _Run(Llama):
+    """One run over all prompts. Rows are numbered by their place in the tensors, prompts by that in the list."""
+
+    def __init__(self, model, prompts, limit, eos, size, constrain) -> None:
+        super().__init__(model, eos, max(map(len, prompts)) + limit)
+        self.prompts, self.limit, self.constrain, self.size = prompts, limit, constrain, max(2, size)
+        self.begun = self._begin()
+        self.kept = self._room(min(self.size, max(2, len(prompts))))
+
+    def _begin(self) -> int:
+        """Read what all prompts begin with, a multiple of 32 tokens, and return its length."""
+        common = os.path.commonprefix([*self.prompts, min(self.prompts, key=len)[:-1]])
+        length = len(common) // STEP * STEP
+        if not length or len(self.prompts) == 1:
+            return 0
+        self.kept = self._room(1)
+        self._pass(torch.tensor([common[:length]], device=self.model.device), slice(0, 1))
+        self.beginning = self.kept[:, :, :, :, :length].clone()
+        return length
+
+    def _choose(self, hidden: torch.Tensor, rows: list[dict]) -> list[int]:
+        scores = self._scores(hidden)
         if self.constrain:
             for row, score in zip(rows, scores, strict=False):
                 if row["ended"]:
@@ -224,7 +240,7 @@ class _Llama:
                      "allowed": self.constrain and self.constrain()}
                     for i in (waiting.pop() for _ in range(count))
                 ]  # fmt: skip
-                chosen = self._choose(self._join([row["number"] for row in new], len(rows)), new)
+                chosen = self._choose(self._join([self.prompts[row["number"]] for row in new], len(rows)), new)
                 yield from self._write(new, chosen)
                 rows += new
                 self._leave(rows, 0 if waiting else 2)

@@ -191,6 +191,13 @@ def test_rooms_import_only_from_those_above_them():
                     assert name.strip() == "install" or name.strip() in rooms[:index], (room, line)
 
 
+def test_nothing_imports_the_endpoint_which_is_a_leaf():
+    for path in (runtime.ROOT / "helpers").rglob("*.py"):
+        if path.parent.name != "endpoint":
+            assert "endpoint import" not in path.read_text(encoding="utf-8"), path
+            assert "import endpoint" not in path.read_text(encoding="utf-8"), path
+
+
 def test_the_model_loads_in_under_three_seconds():
     from transformers import AutoModelForCausalLM  # noqa: F401  (the import is not the load)
 

@@ -1,0 +1,110 @@
+"""A practice server that speaks OpenAI's fine-tuning API, and Azure's, and really trains and serves the course's model.
+
+`serve()` starts it for a notebook; `python -m helpers.endpoint` starts it in a terminal. A leaf among the rooms:
+nothing imports it. What each file is for:
+
+    app        the routes          chat     requests into rows, tokens into answers
+    wire       bodies and errors   engine   decoding for many clients at once
+    store      what is kept        jobs     files checked, the queue
+    graders    rewards             worker   the process that trains
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+from typing import Self
+
+from .. import runtime
+
+READY_SECONDS = 120
+
+
+class Endpoint:
+    """A practice server in a process of its own, which ends with this one.
+
+    Args:
+        folder: where it keeps files, jobs and models; by default `endpoint` among the learner's runs. A server
+            that is started there again finds all of them, and goes on with the jobs that were under way.
+        port: of the loopback interface; 0 takes a free one.
+        key: what clients must send; by default a new one.
+        requests_per_minute: more are turned away with status 429.
+
+    Raises:
+        CourseError: it did not start; the message ends with the reason that it gave.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str | None = None,
+        *,
+        port: int = 0,
+        key: str | None = None,
+        requests_per_minute: int = 3000,
+    ) -> None:
+        self.folder = Path(folder or runtime.records() / "endpoint")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.api_key = key or f"sk-practice-{secrets.token_urlsafe(24)}"
+        log = self.folder / "server.log"
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", __package__, "--folder", str(self.folder), "--port", str(port),
+                 "--requests-per-minute", str(requests_per_minute), "--with-parent"],
+                cwd=runtime.ROOT, env=os.environ | {"PRACTICE_API_KEY": self.api_key},
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True,
+            )  # fmt: skip
+        told = self.process.stdout.readline()  # one line of JSON once it listens; empty if it ended
+        if not told:
+            self.process.wait(READY_SECONDS)
+            reason = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+            raise runtime.CourseError(f"The practice endpoint did not start: {reason[0]}. The whole log is in {log}.")
+        self.address = json.loads(told)["address"]
+
+    @property
+    def base_url(self) -> str:
+        """For `OpenAI(base_url=…)`."""
+        return f"{self.address}/v1"
+
+    @property
+    def azure_url(self) -> str:
+        """The same server in Azure's shape, for `OpenAI(base_url=…)`."""
+        return f"{self.address}/openai/v1/"
+
+    def stop(self) -> None:
+        """End the server; what it keeps stays in its folder."""
+        if self.process.poll() is None:
+            self.process.stdin.close()
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self.process.wait()
+
+    def kill(self) -> None:
+        """End it at once and without warning, as a power cut would."""
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        state = "running" if self.process.poll() is None else "stopped"
+        return f"Endpoint({self.base_url}, {state})"
+
+
+def serve(folder: Path | str | None = None, **options: object) -> Endpoint:
+    """Start the practice server and wait until it answers; `stop()` it, or use it as a context manager.
+
+    Args:
+        folder: as for `Endpoint`.
+        options: as for `Endpoint`.
+    """
+    return Endpoint(folder, **options)

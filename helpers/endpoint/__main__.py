@@ -1,0 +1,100 @@
+"""`python -m helpers.endpoint`: the practice server in a terminal, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import socket
+import sys
+import threading
+from pathlib import Path
+
+from .. import runtime
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until told to end; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.endpoint", description=__doc__)
+    parser.add_argument(
+        "--folder", default=str(runtime.home() / "endpoint"), help="where files, jobs and models are kept"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; others than loopback let others in")
+    parser.add_argument("--port", type=int, default=8765, help="0 takes a free one")
+    parser.add_argument("--requests-per-minute", type=int, default=3000)
+    parser.add_argument("--with-parent", action="store_true", help="end when standard input ends")
+    asked = parser.parse_args(arguments)
+    # Threads that spin while they wait would take the processor from training, and training's from answers.
+    os.environ.update({"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"})
+    key = os.environ.pop("PRACTICE_API_KEY", "")
+    generated = not key
+    key = key or f"sk-practice-{secrets.token_urlsafe(24)}"
+    runtime.spare_memory()
+    family = socket.AF_INET6 if ":" in asked.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    if os.name != "nt":
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((asked.host, asked.port))
+    except OSError as error:
+        print(f"{asked.host}:{asked.port} cannot be used ({error.strerror}): choose another --port", file=sys.stderr)
+        return 2
+    import filelock
+
+    folder = Path(asked.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    guard = filelock.FileLock(folder / "lock")
+    try:
+        guard.acquire(timeout=20)  # the server before may still be ending
+    except filelock.Timeout:
+        print(f"another endpoint is serving {folder}: stop it, or choose another --folder", file=sys.stderr)
+        return 2
+    try:
+        serve(asked, key, generated, listener, folder)
+    finally:
+        guard.release()
+    return 0
+
+
+def serve(asked: argparse.Namespace, key: str, generated: bool, listener: socket.socket, folder: Path) -> None:
+    """Start engine, queue and server over one folder, and close them in the other order."""
+    import uvicorn
+
+    from . import app, worker
+    from .engine import Engine
+    from .jobs import Supervisor
+    from .store import Store
+
+    store = Store(folder)
+    engine = Engine(lambda name: worker.chain_of(store, name))
+    supervisor = Supervisor(store, engine.forget)
+    server = uvicorn.Server(uvicorn.Config(
+        app.make(store, engine, key, asked.requests_per_minute), log_level="warning", access_log=False,
+        lifespan="off", timeout_graceful_shutdown=3, server_header=False,
+    ))  # fmt: skip
+    address = "http://{}:{}".format(*listener.getsockname()[:2])
+    if asked.with_parent:
+        threading.Thread(target=_until_the_parent_ends, args=(server,), daemon=True).start()
+        print(json.dumps({"address": address}), flush=True)
+    else:
+        print(f"Practice endpoint at {address}/v1, data in {folder}. Stop it with Ctrl-C.", flush=True)
+        if generated:
+            print(f"OPENAI_API_KEY={key}", flush=True)
+    supervisor.start()
+    try:
+        server.run(sockets=[listener])
+    finally:
+        supervisor.close()
+        engine.close()
+        store.close()
+
+
+def _until_the_parent_ends(server) -> None:
+    while os.read(0, 1024):  # not by sys.stdin, whose lock would be held at exit
+        pass
+    server.should_exit = True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

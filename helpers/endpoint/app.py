@@ -1,0 +1,641 @@
+"""The routes: OpenAI's files, uploads, fine-tuning, models and chat, and Azure's way of saying the same."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Form, Query, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from . import chat, graders, jobs
+from .engine import Engine
+from .store import Store, new_id, now, public
+from .wire import (
+    ApiError,
+    ChatRequest,
+    CompleteRequest,
+    DeploymentRequest,
+    GraderRequest,
+    JobRequest,
+    MetadataRequest,
+    UploadRequest,
+    refusal,
+)  # fmt: skip
+
+MAX_FILE = 100 * 2**20  # bytes of a file or an upload; the real service takes 512 MB
+MAX_JSON = 8 * 2**20  # bytes of any other body
+UPLOAD_SECONDS = 3600
+ACCOUNT = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.CognitiveServices/accounts/{name}"
+
+Limit = Annotated[int, Query(ge=1, le=100)]
+After = Annotated[str | None, Query(max_length=200)]
+Order = Literal["asc", "desc"]
+
+
+# --- before a request reaches a route ------------------------------------------------------------
+
+
+class Door:
+    """Asks for the key, counts requests and bytes, and turns Azure's paths into OpenAI's.
+
+    Args:
+        app: the application behind it.
+        key: what every request must bear.
+        requests_per_minute: more are turned away with status 429.
+    """
+
+    def __init__(self, app: Any, key: str, requests_per_minute: int) -> None:
+        self.app, self.key, self.rate = app, key.encode(), requests_per_minute
+        self.left, self.counted = float(requests_per_minute), time.monotonic()
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        began, request_id = time.perf_counter(), new_id("req_", 32)
+
+        async def sending(message) -> None:
+            if message["type"] == "http.response.start":
+                spent = round(1000 * (time.perf_counter() - began))
+                message["headers"] = [
+                    *message["headers"], (b"x-request-id", request_id.encode()),
+                    (b"openai-processing-ms", str(spent).encode()), (b"openai-version", b"2020-10-01"),
+                    (b"x-ratelimit-limit-requests", str(self.rate).encode()),
+                    (b"x-ratelimit-remaining-requests", str(max(0, int(self.left))).encode()),
+                ]  # fmt: skip
+            await send(message)
+
+        try:
+            headers = dict(scope["headers"])
+            self._admit(headers)
+            _translate(scope)
+            await self.app(scope, _counted(receive, headers, _most(scope)), sending)
+        except ApiError as error:
+            await JSONResponse(error.body, error.status, error.headers)(scope, receive, sending)
+
+    def _admit(self, headers: dict[bytes, bytes]) -> None:
+        given = headers.get(b"authorization", b"").removeprefix(b"Bearer ") or headers.get(b"api-key", b"")
+        if not given:
+            text = "You didn't provide an API key. Send it in an Authorization header: Authorization: Bearer YOUR_KEY."
+            raise ApiError(401, text)
+        if not hmac.compare_digest(given, self.key):
+            raise ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
+        moment = time.monotonic()
+        self.left = min(self.rate, self.left + (moment - self.counted) * self.rate / 60)
+        self.counted = moment
+        if self.left < 1:
+            wait = f"{60 * (1 - self.left) / self.rate:.2f}"
+            text = f"Rate limit reached: {self.rate} requests per minute. Please try again in {wait} s."
+            raise ApiError(
+                429,
+                text,
+                code="rate_limit_exceeded",
+                kind="requests",
+                headers={"retry-after": str(1 + int(float(wait)))},
+            )
+        self.left -= 1
+
+
+def _most(scope) -> int:
+    form = any(name == b"content-type" and value.startswith(b"multipart/") for name, value in scope["headers"])
+    return MAX_FILE + 2**16 if form else MAX_JSON
+
+
+def _counted(receive: Callable, headers: dict[bytes, bytes], most: int) -> Callable:
+    """`receive`, which stops a body that is too large."""
+    told = headers.get(b"content-length", b"0")
+    count = int(told) if told.isdigit() else 0
+    if count > most:
+        raise ApiError(413, f"The request is too large: {count:,} bytes of at most {most:,}.", code="request_too_large")
+    count = 0
+
+    async def receiving():
+        nonlocal count
+        message = await receive()
+        count += len(message.get("body", b""))
+        if count > most:
+            raise ApiError(413, f"The request is larger than {most:,} bytes.", code="request_too_large")
+        return message
+
+    return receiving
+
+
+def _translate(scope) -> None:
+    """Azure's `/openai/v1/…`, `/openai/…?api-version=…` and `/openai/deployments/NAME/…` become `/v1/…`."""
+    path, query = scope["path"], scope["query_string"]
+    scope["state"] = {**scope.get("state", {}), "azure": False, "deployment": None}
+    if not path.startswith("/openai/"):
+        return
+    rest = path.removeprefix("/openai/")
+    if not rest.startswith("v1/"):
+        if b"api-version=" not in query:
+            raise ApiError(404, "Resource not found: the classic paths need ?api-version=…", code="404")
+        if rest.startswith("deployments/"):
+            _, deployment, rest = [*rest.split("/", 2), ""][:3]
+            scope["state"]["deployment"] = deployment
+        rest = f"v1/{rest}"
+    scope["state"]["azure"] = True
+    scope["path"] = f"/{rest}"
+    scope["raw_path"] = scope["path"].encode()
+
+
+# --- the application -----------------------------------------------------------------------------
+
+
+def make(store: Store, engine: Engine, key: str, requests_per_minute: int = 3000) -> Any:
+    """The ASGI application over a store and an engine."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    _errors(app)
+    _files(app, store)
+    _jobs(app, store)
+    _models(app, store, engine)
+    _chat(app, store, engine)
+    _azure(app, store)
+    return Door(app, key, requests_per_minute)
+
+
+def _errors(app: FastAPI) -> None:
+    @app.exception_handler(ApiError)
+    async def refused(request: Request, error: ApiError):
+        return JSONResponse(error.body, error.status, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError):
+        found = error.errors()
+        if found[0]["type"] == "json_invalid":
+            text = f"We could not parse the JSON body of your request. {found[0]['ctx']['error']}."
+            told = ApiError(400, text)
+        else:
+            told = refusal([one | {"loc": one["loc"][1:]} for one in found])
+        return JSONResponse(told.body, told.status)
+
+    @app.exception_handler(HTTPException)
+    async def lost(request: Request, error: HTTPException):
+        text = str(error.detail)
+        if error.status_code == 404:
+            text = f"Invalid URL ({request.method} {request.url.path[:200]})"
+        elif error.status_code == 405:
+            text = f"Not allowed to {request.method} on {request.url.path[:200]}"
+        return JSONResponse(ApiError(error.status_code, text).body, error.status_code)
+
+    @app.exception_handler(Exception)
+    async def broken(request: Request, error: Exception):
+        text = "The server had an error while processing your request. Sorry about that!"
+        return JSONResponse(ApiError(500, text, kind="server_error").body, 500)
+
+
+def _page(found: tuple[list[dict], bool], **more: Any) -> dict[str, Any]:
+    data, has_more = [public(one) for one in found[0]], found[1]
+    ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
+    return {"object": "list", "data": data, "has_more": has_more} | (ends if more.get("ends") else {})
+
+
+# --- files and uploads ---------------------------------------------------------------------------
+
+
+def _files(app: FastAPI, store: Store) -> None:
+    def known(id: str) -> dict[str, Any]:
+        file = store.get("file", id)
+        if file is None or (file["expires_at"] or now() + 1) <= now():
+            raise ApiError(404, f"No such File object: {id[:80]}", param="id")
+        return file
+
+    def accept(content: bytes, filename: str, purpose: str, expires_at: int | None) -> dict[str, Any]:
+        if not content:
+            raise ApiError(400, "The file is empty.", param="file", code="empty_file")
+        if purpose == "fine-tune" and not filename.lower().endswith(".jsonl"):
+            text = f"Invalid file format for Fine-Tuning API: {filename[-80:]!r}. Must be .jsonl"
+            raise ApiError(400, text, param="file", code="invalid_file_format")
+        id = new_id("file-")
+        store.keep("file", id, content)
+        return store.add("file", {
+            "id": id, "object": "file", "bytes": len(content), "created_at": now(), "filename": filename[-255:],
+            "purpose": purpose, "status": "processed", "status_details": None, "expires_at": expires_at,
+        })  # fmt: skip
+
+    def expiry(seconds: Any, anchor: Any) -> int | None:
+        if seconds is None and anchor is None:
+            return None
+        whole = isinstance(seconds, int) or (isinstance(seconds, str) and seconds.isdecimal())
+        if anchor != "created_at" or not whole or not 3600 <= int(seconds) <= 2592000:
+            text = "expires_after needs the anchor 'created_at' and 3600 to 2592000 seconds."
+            raise ApiError(400, text, param="expires_after", code="invalid_value")
+        return now() + int(seconds)
+
+    @app.post("/v1/files")
+    async def upload(
+        request: Request, file: UploadFile,
+        purpose: Annotated[Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"], Form()],
+    ):  # fmt: skip
+        form = await request.form()
+        expires = expiry(form.get("expires_after[seconds]"), form.get("expires_after[anchor]"))
+        made = accept(await file.read(), file.filename or "upload", purpose, expires)
+        return JSONResponse(public(made), 201 if request.state.azure else 200)
+
+    @app.get("/v1/files")
+    async def list_files(
+        after: After = None, limit: Annotated[int, Query(ge=1, le=10000)] = 10000, order: Order = "desc",
+        purpose: str | None = None,
+    ):  # fmt: skip
+        where = {"$.purpose": purpose} if purpose else None
+        found = store.page("file", after=after, limit=limit, newest_first=order == "desc", where=where)
+        return _page(found, ends=True)
+
+    @app.get("/v1/files/{id}")
+    async def retrieve(id: str):
+        return public(known(id))
+
+    @app.get("/v1/files/{id}/content")
+    async def content(id: str):
+        path = store.path("file", known(id)["id"])
+        return Response(await asyncio.to_thread(path.read_bytes), media_type="application/octet-stream")
+
+    @app.delete("/v1/files/{id}")
+    async def delete(id: str):
+        known(id)
+        store.delete("file", id)
+        store.discard("file", id)
+        return {"id": id, "object": "file", "deleted": True}
+
+    def open_upload(id: str) -> dict[str, Any]:
+        found = store.get("upload", id)
+        if found is None:
+            raise ApiError(404, f"No such Upload object: {id[:80]}", param="upload_id")
+        if found["status"] == "pending" and found["expires_at"] < now():
+            found = store.update("upload", id, status="expired")
+        if found["status"] != "pending":
+            raise ApiError(400, f"Upload {id} is {found['status']}.", param="upload_id", code="invalid_upload_status")
+        return found
+
+    @app.post("/v1/uploads")
+    async def begin(body: UploadRequest):
+        if body.bytes > MAX_FILE:
+            text = f"Uploads here take {MAX_FILE:,} bytes at most."
+            raise ApiError(400, text, param="bytes", code="integer_above_max_value")
+        after = body.expires_after or {}
+        return public(store.add("upload", {
+            "id": new_id("upload_"), "object": "upload", "bytes": body.bytes, "created_at": now(), "file": None,
+            "filename": body.filename, "purpose": body.purpose, "status": "pending",
+            "expires_at": now() + UPLOAD_SECONDS, "_expiry": expiry(after.get("seconds"), after.get("anchor")),
+        }))  # fmt: skip
+
+    @app.post("/v1/uploads/{id}/parts")
+    async def part(id: str, data: UploadFile):
+        whole = open_upload(id)
+        content = await data.read()
+        if sum(one["_bytes"] for one in store.all("part", id)) + len(content) > whole["bytes"]:
+            raise ApiError(400, f"The parts hold more than the {whole['bytes']:,} bytes announced.", param="data")
+        made = {"id": new_id("part_"), "object": "upload.part", "created_at": now(), "upload_id": id}
+        size = store.keep("part", made["id"], content)
+        return public(store.add("part", made | {"_bytes": size}, id))
+
+    @app.post("/v1/uploads/{id}/complete")
+    async def complete(id: str, body: CompleteRequest):
+        whole, parts = open_upload(id), {one["id"] for one in store.all("part", id)}
+        if unknown := [one for one in body.part_ids if one not in parts]:
+            raise ApiError(400, f"No such part of this upload: {unknown[0][:80]}", param="part_ids")
+        content = b"".join([store.path("part", one).read_bytes() for one in body.part_ids])
+        if len(content) != whole["bytes"]:
+            text = f"The parts hold {len(content):,} bytes of the {whole['bytes']:,} announced."
+            raise ApiError(400, text, param="part_ids", code="invalid_upload_size")
+        if body.md5 and body.md5 != hashlib.md5(content, usedforsecurity=False).hexdigest():
+            raise ApiError(400, "The parts have another MD5 checksum.", param="md5", code="invalid_checksum")
+        file = public(accept(content, whole["filename"], whole["purpose"], whole["_expiry"]))
+        _forget_parts(store, id)
+        return public(store.update("upload", id, status="completed", file=file))
+
+    @app.post("/v1/uploads/{id}/cancel")
+    async def cancel(id: str):
+        open_upload(id)
+        _forget_parts(store, id)
+        return public(store.update("upload", id, status="cancelled"))
+
+
+def _forget_parts(store: Store, upload: str) -> None:
+    for one in store.all("part", upload):
+        store.delete("part", one["id"])
+        store.discard("part", one["id"])
+
+
+# --- fine-tuning ---------------------------------------------------------------------------------
+
+
+def _jobs(app: FastAPI, store: Store) -> None:
+    def known(id: str) -> dict[str, Any]:
+        job = store.get("job", id)
+        if job is None:
+            text = f"Could not find fine tune: {id[:80]}"
+            raise ApiError(404, text, param="fine_tune_id", code="fine_tune_not_found")
+        return job
+
+    def move(id: str, verb: str, **ways: str) -> dict[str, Any]:
+        """Change a job's status; `ways` are from which one to which."""
+        for before, after in ways.items():
+            ended = {"finished_at": now(), "estimated_finish": None} if after == "cancelled" else {}
+            if job := store.update("job", id, only_if=[before], status=after, **ended):
+                jobs.tell(store, id, f"The job has been {after}" if after != "queued" else "The job was resumed")
+                return public(job)
+        text = f"Job {id} cannot be {verb}: its status is {known(id)['status']}."
+        raise ApiError(400, text, code="invalid_job_status")
+
+    @app.post("/v1/fine_tuning/jobs")
+    async def create(request: Request, body: JobRequest):
+        made = jobs.create(store, body, request.state.azure)
+        return JSONResponse(public(made), 201 if request.state.azure else 200)
+
+    @app.get("/v1/fine_tuning/jobs")
+    async def list_jobs(request: Request, after: After = None, limit: Limit = 20):
+        where = {}
+        for name, value in request.query_params.items():
+            if name.startswith("metadata[") and name.endswith("]"):
+                where[f"$.metadata.{json.dumps(name[9:-1])}"] = value
+        if any("\\" in path or path.count('"') != 2 for path in where):  # no key of a job's has these in its path
+            return _page(([], False))
+        return _page(store.page("job", after=after, limit=limit, where=where))
+
+    @app.get("/v1/fine_tuning/jobs/{id}")
+    async def retrieve(id: str):
+        return public(known(id))
+
+    @app.post("/v1/fine_tuning/jobs/{id}/cancel")
+    async def cancel(id: str):
+        known(id)
+        return move(id, "cancelled", **{status: "cancelled" for status in jobs.OPEN})
+
+    @app.post("/v1/fine_tuning/jobs/{id}/pause")
+    async def pause(id: str):
+        known(id)
+        return move(id, "paused", running="pausing", queued="paused")
+
+    @app.post("/v1/fine_tuning/jobs/{id}/resume")
+    async def resume(id: str):
+        known(id)
+        return move(id, "resumed", paused="queued")
+
+    @app.get("/v1/fine_tuning/jobs/{id}/events")
+    async def events(id: str, after: After = None, limit: Limit = 20):
+        known(id)
+        return _page(store.page("event", id, after=after, limit=limit))
+
+    @app.get("/v1/fine_tuning/jobs/{id}/checkpoints")
+    async def checkpoints(id: str, after: After = None, limit: Limit = 10):
+        known(id)
+        return _page(store.page("checkpoint", id, after=after, limit=limit), ends=True)
+
+    def checked(grader: dict[str, Any]) -> None:
+        try:
+            graders.check(grader)
+        except graders.GraderError as error:
+            raise ApiError(400, error.message, param=error.param, code="invalid_grader") from None
+
+    @app.post("/v1/fine_tuning/alpha/graders/validate")
+    async def validate(body: GraderRequest):
+        checked(body.grader)
+        return {"grader": body.grader}
+
+    @app.post("/v1/fine_tuning/alpha/graders/run")
+    async def run(body: GraderRequest):
+        if body.model_sample is None:
+            text = "Missing required parameter: 'model_sample'."
+            raise ApiError(400, text, param="model_sample", code="missing_required_parameter")
+        checked(body.grader)
+        item = body.item if isinstance(body.item, dict) else {}
+        return await asyncio.to_thread(graders.run, body.grader, item, body.model_sample)
+
+
+# --- models --------------------------------------------------------------------------------------
+
+
+def _models(app: FastAPI, store: Store, engine: Engine) -> None:
+    base = {"id": jobs.base_model(), "object": "model", "created": 1730419200, "owned_by": "system"}
+
+    def known(name: str) -> dict[str, Any]:
+        found = base if name == base["id"] else store.get("model", name)
+        if found is None:
+            raise _no_model(name)
+        return found
+
+    @app.get("/v1/models")
+    async def list_models():
+        return {"object": "list", "data": [base, *(public(one) for one in store.all("model"))]}
+
+    @app.get("/v1/models/{name:path}")
+    async def retrieve(name: str):
+        return public(known(name))
+
+    @app.delete("/v1/models/{name:path}")
+    async def delete(request: Request, name: str):
+        if known(name) is base:
+            raise ApiError(403, "You have insufficient permissions for this operation: this is no model of yours.")
+        if used := [one["id"] for one in store.all("deployment") if one["_model"] == name]:
+            text = f"The model is deployed as {used[0]!r}: delete the deployment first."
+            raise ApiError(409, text, code="ModelInUse" if request.state.azure else "model_in_use")
+        if busy := [one["id"] for one in store.all("job", model=name) if one["status"] in jobs.OPEN]:
+            raise ApiError(409, f"Job {busy[0]} trains on this model: cancel it first.", code="model_in_use")
+        folder = known(name)["_folder"]
+        store.delete("model", name)
+        engine.forget(name)
+        store.discard("model", folder)
+        return {"id": name, "object": "model", "deleted": True}
+
+
+def _no_model(name: str) -> ApiError:
+    text = f"The model `{name[:200]}` does not exist or you do not have access to it."
+    return ApiError(404, text, code="model_not_found")
+
+
+# --- chat ----------------------------------------------------------------------------------------
+
+
+def _chat(app: FastAPI, store: Store, engine: Engine) -> None:
+    def meant(request: Request, name: str) -> str:
+        """The model behind a request: on Azure's paths the one that is deployed under this name."""
+        if request.state.azure:
+            name = request.state.deployment or name
+            found = store.get("deployment", name)
+            if found is None:
+                text = (
+                    f"The API deployment {name[:80]!r} does not exist. If you created it within the last 5 minutes, "
+                    "please wait a moment and try again."
+                )
+                raise ApiError(404, text, code="DeploymentNotFound")
+            name = found["_model"]
+        if name != jobs.base_model() and not store.get("model", name):
+            raise _no_model(name)
+        return name
+
+    @app.post("/v1/chat/completions")
+    async def create(request: Request, body: ChatRequest):
+        model, loop, news = meant(request, body.model), asyncio.get_running_loop(), asyncio.Event()
+
+        def tell() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(news.set)
+
+        answer = await asyncio.to_thread(chat.Answer, body, engine.tokenizer, tell)
+        if not engine.submit(model, answer.rows):
+            text = "The engine is currently overloaded, please try again later."
+            raise ApiError(503, text, kind="server_error", code="overloaded", headers={"retry-after": "2"})
+        if body.stream:
+            return StreamingResponse(_stream(answer, model, news), media_type="text/event-stream")
+        try:
+            while not all(row.finish for row in answer.rows):
+                try:
+                    await asyncio.wait_for(news.wait(), 1)
+                    news.clear()
+                except TimeoutError:
+                    if await request.is_disconnected():
+                        return Response(status_code=499)
+        finally:
+            for row in answer.rows:
+                row.cancelled = not row.finish
+        _raise_for(answer)
+        told = answer.completion(model)
+        if body.store:
+            store.add("completion", told | {"_messages": answer.messages})
+        return told
+
+    def stored(id: str) -> dict[str, Any]:
+        found = store.get("completion", id)
+        if found is None:
+            raise ApiError(404, f"No chat completion found with id: {id[:80]}", param="completion_id")
+        return found
+
+    @app.get("/v1/chat/completions")
+    async def list_completions(
+        request: Request, after: After = None, limit: Limit = 20, order: Order = "asc", model: str | None = None
+    ):
+        where = {"$.model": model} if model else {}
+        found = store.page("completion", after=after, limit=limit, newest_first=order == "desc", where=where)
+        return _page(found, ends=True)
+
+    @app.get("/v1/chat/completions/{id}")
+    async def retrieve(id: str):
+        return public(stored(id))
+
+    @app.get("/v1/chat/completions/{id}/messages")
+    async def messages(id: str, after: After = None, limit: Limit = 20, order: Order = "asc"):
+        found = [
+            {"id": f"{id}-{number}", "content_parts": None, "name": None, **turn}
+            for number, turn in enumerate(stored(id)["_messages"])
+        ]
+        found = found if order == "asc" else found[::-1]
+        names = [one["id"] for one in found]
+        start = names.index(after) + 1 if after in names else 0
+        return _page((found[start : start + limit], len(found) > start + limit), ends=True)
+
+    @app.post("/v1/chat/completions/{id}")
+    async def update(id: str, body: MetadataRequest):
+        stored(id)
+        return public(store.update("completion", id, metadata=body.metadata))
+
+    @app.delete("/v1/chat/completions/{id}")
+    async def delete(id: str):
+        stored(id)
+        store.delete("completion", id)
+        return {"id": id, "object": "chat.completion.deleted", "deleted": True}
+
+
+def _raise_for(answer: chat.Answer) -> None:
+    for row in answer.rows:
+        if row.finish.startswith("error"):
+            raise ApiError(500, f"The answer failed: {row.finish.removeprefix('error: ')}.", kind="server_error")
+
+
+async def _stream(answer: chat.Answer, model: str, news: asyncio.Event) -> AsyncIterator[str]:
+    told = [{"text": 0, "logprobs": 0, "ended": False} for _ in answer.rows]
+    try:
+        for choice in answer.begin():
+            yield answer.chunk(model, [choice])
+        while not all(state["ended"] for state in told):
+            await news.wait()
+            news.clear()
+            try:
+                _raise_for(answer)
+            except ApiError as error:
+                yield f"data: {json.dumps(error.body)}\n\n"
+                return
+            for choice in answer.deltas(told):
+                yield answer.chunk(model, [choice])
+        if answer.request.stream_options and answer.request.stream_options.include_usage:
+            yield answer.chunk(model, [], usage=True)
+        yield "data: [DONE]\n\n"
+    finally:
+        for row in answer.rows:
+            row.cancelled = not row.finish
+
+
+# --- Azure: a tuned model answers only where it is deployed ----------------------------------------
+
+
+def _azure(app: FastAPI, store: Store) -> None:
+    def shown(one: dict[str, Any]) -> dict[str, Any]:
+        return public(one) | {"id": one["_path"], "name": one["id"]}
+
+    def known(name: str) -> dict[str, Any]:
+        found = store.get("deployment", name)
+        if found is None:
+            raise ApiError(404, f"The deployment {name[:80]!r} was not found.", code="ResourceNotFound")
+        return found
+
+    @app.put(ACCOUNT + "/deployments/{deployment}")
+    async def deploy(request: Request, deployment: str, body: DeploymentRequest):
+        model = body.properties.model.name
+        if not (deployment.replace("-", "").replace("_", "").replace(".", "").isalnum() and len(deployment) <= 64):
+            text = "A deployment's name has 1 to 64 letters, digits, dots, hyphens and underscores."
+            raise ApiError(400, text, code="InvalidResourceName")
+        if model != jobs.base_model() and not store.get("model", model):
+            raise ApiError(
+                400, f"The model {model[:200]!r} does not exist in this account.", code="DeploymentModelNotSupported"
+            )
+        if store.get("deployment", deployment):
+            _stop_meter(store, deployment)
+            store.delete("deployment", deployment)
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        made = store.add("deployment", {
+            "id": deployment, "type": "Microsoft.CognitiveServices/accounts/deployments",
+            "sku": body.sku.model_dump(), "systemData": {"createdAt": moment},
+            "properties": {"model": body.properties.model.model_dump(), "provisioningState": "Succeeded"},
+            "_model": model, "_path": request.url.path,
+        })  # fmt: skip
+        store.add("meter", {
+            "id": new_id("meter-"), "deployment": deployment, "model": model, "started_at": time.time(),
+            "ended_at": None,
+        })  # fmt: skip
+        return JSONResponse(shown(made), 201)
+
+    @app.get(ACCOUNT + "/deployments")
+    async def list_deployments():
+        return {"value": [shown(one) for one in store.all("deployment")]}
+
+    @app.get(ACCOUNT + "/deployments/{deployment}")
+    async def retrieve(deployment: str):
+        return shown(known(deployment))
+
+    @app.delete(ACCOUNT + "/deployments/{deployment}")
+    async def delete(deployment: str):
+        known(deployment)
+        store.delete("deployment", deployment)
+        _stop_meter(store, deployment)
+        return Response(status_code=200)
+
+    @app.get("/practice/meter")
+    async def meter():
+        """How long each deployment has stood, in hours: what a provider would bill. Not part of any real API."""
+        return {"data": [
+            public(one) | {"hours": ((one["ended_at"] or time.time()) - one["started_at"]) / 3600}
+            for one in store.all("meter")
+        ]}  # fmt: skip
+
+
+def _stop_meter(store: Store, deployment: str) -> None:
+    for one in store.all("meter", deployment=deployment):
+        if one["ended_at"] is None:
+            store.update("meter", one["id"], ended_at=time.time())

@@ -1,0 +1,321 @@
+"""Fine-tuning jobs: checked, queued, trained one at a time in a process of their own, and picked up after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from .. import data, runtime
+from . import chat, graders
+from .store import Store, new_id, now
+from .wire import ApiError, JobRequest
+
+LEAST_ROWS = 10
+ATTEMPTS = 3  # starts of a training process without a step of progress, before the job fails
+OPEN = ("validating_files", "queued", "running", "pausing", "paused")
+ROW_KEYS = {"supervised": {"messages"}, "dpo": {"input", "preferred_output", "non_preferred_output"}}
+
+
+def base_model() -> str:
+    """How the endpoint calls the base model: the course's, or what `COURSE_MODEL` names."""
+    other = Path(os.environ.get("COURSE_MODEL") or "")
+    return other.name.lower() if other.name and not other.suffix else "smollm2-135m-instruct"
+
+
+# --- a request becomes a job -------------------------------------------------------------------------
+
+
+def create(store: Store, request: JobRequest, azure: bool = False) -> dict[str, Any]:
+    """Accept a job, which from now on is not lost.
+
+    Raises:
+        ApiError: a file or model is not there, or the method cannot be had.
+    """
+    if request.model != base_model() and not store.get("model", request.model):
+        text = f"The model `{request.model[:200]}` does not exist or cannot be fine-tuned here."
+        raise ApiError(400, text, param="model", code="model_not_available")
+    for name in ("training_file", "validation_file"):
+        id = getattr(request, name)
+        if id is None:
+            continue
+        file = store.get("file", id)
+        if file is None:
+            raise ApiError(400, f"File {id[:80]} does not exist.", param=name, code="file_not_found")
+        if file["purpose"] != "fine-tune":
+            text = f"File {id} has the purpose '{file['purpose']}', but 'fine-tune' is needed."
+            raise ApiError(400, text, param=name, code="invalid_file_purpose")
+    if request.suffix and (request.suffix.count(":") or not request.suffix.isprintable()):
+        raise ApiError(
+            400, "A suffix must not hold colons or control characters.", param="suffix", code="invalid_value"
+        )
+    if request.integrations:
+        raise ApiError(400, "The practice endpoint has no integrations.", param="integrations", code="invalid_value")
+    method = request.method.model_dump(exclude_none=True) if request.method else {"type": "supervised"}
+    kind = method["type"]
+    if kind != "supervised" and request.hyperparameters:
+        text = f"'hyperparameters' belong into 'method.{kind}.hyperparameters'."
+        raise ApiError(400, text, param="hyperparameters", code="invalid_value")
+    settings = method.setdefault(kind, {})
+    if request.hyperparameters and not settings.get("hyperparameters"):
+        settings["hyperparameters"] = request.hyperparameters.model_dump(exclude_none=True)
+    if kind == "reinforcement":
+        try:
+            graders.check(settings["grader"], "method.reinforcement.grader")
+        except graders.GraderError as error:
+            raise ApiError(400, error.message, param=error.param, code="invalid_grader") from None
+    names = {"supervised": (), "dpo": ("beta",), "reinforcement": ("eval_interval", "eval_samples")}[kind]
+    names = ("n_epochs", "batch_size", "learning_rate_multiplier", *names)
+    settings["hyperparameters"] = {name: "auto" for name in names} | settings.get("hyperparameters", {})
+    id = new_id("ftjob-")
+    job = store.add("job", {
+        "id": id, "object": "fine_tuning.job", "created_at": now(), "finished_at": None,
+        "model": request.model, "fine_tuned_model": None, "organization_id": "org-practice",
+        "status": "validating_files", "error": None, "estimated_finish": None, "trained_tokens": None,
+        "training_file": request.training_file, "validation_file": request.validation_file, "result_files": [],
+        "seed": request.seed if request.seed is not None else int.from_bytes(os.urandom(4), "big") >> 1,
+        "hyperparameters": settings["hyperparameters"] if kind == "supervised" else {},
+        "method": method, "metadata": request.metadata, "integrations": [],
+        "_name": _name(request.model, request.suffix, azure), "_result": new_id("file-"), "_attempts": 0,
+    })  # fmt: skip
+    tell(store, id, f"Created fine-tuning job: {id}")
+    tell(store, id, f"Validating training file: {request.training_file}")
+    return job
+
+
+def _name(model: str, suffix: str | None, azure: bool) -> str:
+    """What the tuned model will be called; a model that was tuned twice keeps the name of the first base."""
+    if azure:
+        return f"{model.split('.ft-')[0]}.ft-{os.urandom(16).hex()}" + (f"-{suffix}" if suffix else "")
+    base = model.split(":")[1] if model.startswith("ft:") else model
+    return f"ft:{base}:practice:{suffix or ''}:{new_id('', 8)}"
+
+
+def tell(store: Store, job: str, message: str, level: str = "info", **metrics: Any) -> None:
+    """Add an event to a job; with metrics it is one of the kind `metrics`."""
+    store.add("event", {
+        "id": new_id("ftevent-"), "object": "fine_tuning.job.event", "created_at": now(), "level": level,
+        "message": message, "data": metrics, "type": "metrics" if metrics else "message",
+    }, job)  # fmt: skip
+
+
+def fail(store: Store, job: str, code: str, message: str, param: str | None = None) -> None:
+    """End a job with a reason."""
+    error = {"code": code, "message": message, "param": param}
+    ended = {"status": "failed", "error": error, "finished_at": now(), "estimated_finish": None}
+    if store.update("job", job, only_if=OPEN, **ended):
+        tell(store, job, f"The job failed: {message}", "error")
+
+
+# --- files are checked -------------------------------------------------------------------------------
+
+
+def examine(store: Store, job: dict[str, Any]) -> None:
+    """Check a job's files, keep its rows in the form in which they are trained, fix what was `auto`, and queue it."""
+    kind, counts = job["method"]["type"], {}
+    for name in ("training_file", "validation_file"):
+        if not job[name]:
+            continue
+        try:
+            rows = read(store.path("file", job[name]), kind)
+            least = LEAST_ROWS if name == "training_file" else 1
+            if len(rows) < least:
+                raise ValueError(f"The file has {len(rows)} example(s), but must have at least {least}.")
+        except (ValueError, data.DataError, OSError) as error:
+            reason = str(error).replace(str(store.path("file", job[name])), "file")[:2000]
+            code = f"invalid_{name}" if not isinstance(error, OSError) else "file_not_found"
+            return fail(store, job["id"], code, reason if code != "file_not_found" else "The file is gone.", name)
+        counts[name] = len(rows)
+        folder = store.path("job", job["id"])
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        runtime.atomic_write(folder / f"{name}.jsonl", text)
+    method = job["method"]
+    method[kind]["hyperparameters"] = resolve(method[kind]["hyperparameters"], counts["training_file"], kind)
+    shown = method[kind]["hyperparameters"] if kind == "supervised" else {}
+    if store.update(
+        "job", job["id"], only_if=["validating_files"], status="queued", method=method, hyperparameters=shown
+    ):
+        tell(store, job["id"], "Files validated, moving job to queued state")
+
+
+def resolve(settings: dict[str, Any], rows: int, kind: str) -> dict[str, Any]:
+    """Numbers in place of `auto`: fewer passes over more rows, larger batches for many."""
+    automatic = {
+        "n_epochs": 1 if kind == "reinforcement" or rows > 1000 else 2 if rows > 250 else 3,
+        "batch_size": 4 if rows <= 1000 else 8, "learning_rate_multiplier": 1.0, "beta": 0.1,
+        "eval_interval": 10, "eval_samples": 1, "compute_multiplier": 1.0, "reasoning_effort": "default",
+    }  # fmt: skip
+    return {name: automatic[name] if value == "auto" else value for name, value in settings.items()}
+
+
+def read(path: Path, kind: str) -> list[dict]:
+    """Rows of a training file, in the form in which they are trained.
+
+    Args:
+        path: JSON Lines: chat rows, preferences (`input`, `preferred_output`, `non_preferred_output`), or, for
+            reinforcement, chats that end with a user turn and whatever fields the grader reads.
+
+    Returns:
+        Chat rows, one for each assistant turn that is learned; or rows with `prompt`, `chosen`, `rejected`; or
+        rows with `prompt` and `item`.
+
+    Raises:
+        ValueError: a line is not what it must be; the message names it.
+        DataError: a chat row must not be trained on.
+    """
+    rows = []
+    for number, row in data.iterate(path):
+        if isinstance(row, data.Problem):
+            raise ValueError(f"line {number}: {row.message} – {row.remedy}")
+        if not isinstance(row, dict):
+            raise ValueError(f"line {number}: is not an object.")
+        try:
+            rows += _SHAPES[kind](row)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(
+                f"line {number}: {error if isinstance(error, ValueError) else 'has another shape.'}"
+            ) from None
+    return data.load(rows) if kind == "supervised" else rows
+
+
+def _turns(row: dict, name: str = "messages", tools: Any = None) -> list[dict[str, str]]:
+    turns = row.get(name)
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) and "role" in turn for turn in turns) or not turns:
+        raise ValueError(f"'{name}' must be a list of messages.")
+    return chat.flatten(turns, tools)
+
+
+def _supervised(row: dict) -> list[dict]:
+    """Rows that end with each of the assistant turns, but for those of weight 0."""
+    turns = row.get("messages")
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        return [row]  # `data.load` says what is wrong with it
+    turns = [turn | ({"role": "system"} if turn.get("role") == "developer" else {}) for turn in turns]
+    if row.get("tools") or any(turn.get("tool_calls") or turn.get("role") == "tool" for turn in turns):
+        for wrong in data.check([{**row, "messages": turns}], task=None):
+            raise ValueError(f"{wrong.field}: {wrong.message} – {wrong.remedy}")
+        weights = [turn.get("weight") for turn in turns]
+        flat = chat.flatten(turns, row.get("tools"))
+        if len(flat) - len(turns) not in (0, 1):
+            raise ValueError("messages: two turns of one role follow each other: join them.")
+        turns = flat
+        for turn, weight in zip(reversed(turns), reversed(weights), strict=False):
+            turn |= {} if weight is None else {"weight": weight}
+        row = {}
+    learned = [at for at, turn in enumerate(turns) if turn.get("role") == "assistant" and turn.get("weight") != 0]
+    if len(learned) < 2:
+        return [{**row, "messages": turns}]
+    return [
+        {"messages": [{name: turn[name] for name in turn if name != "weight"} for turn in turns[: at + 1]]}
+        for at in learned
+    ]
+
+
+def _preference(row: dict) -> list[dict]:
+    if not isinstance(row.get("input"), dict):
+        raise ValueError("'input' must be an object with messages.")
+    prompt = _turns(row["input"], tools=row["input"].get("tools"))
+    chosen, rejected = _turns(row, "preferred_output"), _turns(row, "non_preferred_output")
+    for name, turns in (("preferred_output", chosen), ("non_preferred_output", rejected)):
+        if len(turns) != 1 or turns[0]["role"] != "assistant" or not turns[0]["content"].strip():
+            raise ValueError(f"'{name}' must be one assistant message with content.")
+    if prompt[-1]["role"] != "user":
+        raise ValueError("'input.messages' must end with a user message.")
+    if chosen == rejected:
+        raise ValueError("both outputs are the same, so there is nothing to prefer.")
+    return [{"prompt": prompt, "chosen": chosen, "rejected": rejected}]
+
+
+def _reinforcement(row: dict) -> list[dict]:
+    prompt = _turns(row)
+    if prompt[-1]["role"] != "user":
+        raise ValueError("'messages' must end with a user message: the model answers, the grader judges.")
+    return [{"prompt": prompt, "item": json.dumps({name: row[name] for name in row if name != "messages"})}]
+
+
+_SHAPES = {"supervised": _supervised, "dpo": _preference, "reinforcement": _reinforcement}
+
+
+# --- the queue ---------------------------------------------------------------------------------------
+
+
+class Supervisor(threading.Thread):
+    """Takes jobs one after another: checks their files, starts a process that trains, and looks after it.
+
+    Args:
+        store: where jobs stand.
+        make_room: called before a training process starts, such as to let go of idle models.
+    """
+
+    def __init__(self, store: Store, make_room: Any) -> None:
+        super().__init__(name="supervisor", daemon=True)
+        self.store, self.make_room = store, make_room
+        self.process: subprocess.Popen | None = None
+        self.job = ""
+        self.closed = threading.Event()
+
+    def run(self) -> None:
+        """Look for work ten times a second until closed."""
+        for job in self.store.all("job", status="running") + self.store.all("job", status="pausing"):
+            # Their process went with the server that started it; checkpoints have stayed.
+            self.store.update("job", job["id"], only_if=["running", "pausing"], status="queued")
+            tell(self.store, job["id"], "The server was restarted, moving job to queued state", "warn")
+        while not self.closed.wait(0.1):
+            try:
+                for job in self.store.all("job", status="validating_files"):
+                    examine(self.store, job)
+                if self.process is not None:
+                    self._watch()
+                elif queued := self.store.all("job", status="queued"):
+                    self._begin(queued[0])
+            except Exception as error:  # whatever happens to one job, the queue goes on
+                if self.job or "job" in locals():
+                    fail(self.store, self.job or job["id"], "server_error", f"{type(error).__name__} in the server.")
+
+    def close(self) -> None:
+        """End the training process, whose job goes on when the server is started again."""
+        self.closed.set()
+        self.join(timeout=10)
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def _begin(self, job: dict[str, Any]) -> None:
+        self.make_room()
+        # Waiting threads that spin would take the processor from those that answer.
+        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+        folder = self.store.path("job", job["id"])
+        with (folder / "log.txt").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", f"{__package__}.worker", str(self.store.folder), job["id"]],
+                cwd=runtime.ROOT, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log,
+            )  # fmt: skip
+        self.job = job["id"]
+
+    def _watch(self) -> None:
+        """See to a job that was cancelled, and to a process that has ended."""
+        job = self.store.get("job", self.job)
+        if job["status"] == "cancelled" and self.process.poll() is None:
+            self.process.kill()
+        if self.process.poll() is None:
+            return
+        code, self.process, self.job = self.process.wait(), None, ""
+        if job["status"] == "cancelled":
+            shutil.rmtree(self.store.path("job", job["id"]), ignore_errors=True)
+            return
+        job = self.store.get("job", job["id"])
+        if job["status"] in ("queued", "running", "pausing"):  # it ended without saying how
+            attempts = job["_attempts"] + 1
+            why = f"The training process ended unexpectedly (exit status {code})"
+            why += ", perhaps for lack of memory" if code in (-9, 137) else ""
+            if attempts >= ATTEMPTS:
+                fail(self.store, job["id"], "server_error", f"{why}, {attempts} times in a row.")
+            else:
+                status = "paused" if job["status"] == "pausing" else "queued"
+                self.store.update("job", job["id"], only_if=[job["status"]], status=status, _attempts=attempts)
+                tell(self.store, job["id"], f"{why}; it goes on from its last checkpoint.", "warn")
