@@ -76,7 +76,7 @@ class Door:
             headers = dict(scope["headers"])
             self._admit(headers)
             _translate(scope)
-            await self.app(scope, _counted(receive, headers, _most(scope)), sending)
+            await self.app(scope, _counted(receive, headers, _most(scope), scope["state"]), sending)
         except ApiError as error:
             await JSONResponse(error.body, error.status, error.headers)(scope, receive, sending)
 
@@ -108,7 +108,7 @@ def _most(scope) -> int:
     return MAX_FILE + 2**16 if form else MAX_JSON
 
 
-def _counted(receive: Callable, headers: dict[bytes, bytes], most: int) -> Callable:
+def _counted(receive: Callable, headers: dict[bytes, bytes], most: int, state: dict[str, Any]) -> Callable:
     """`receive`, which stops a body that is too large."""
     told = headers.get(b"content-length", b"0")
     count = int(told) if told.isdigit() else 0
@@ -121,7 +121,8 @@ def _counted(receive: Callable, headers: dict[bytes, bytes], most: int) -> Calla
         message = await receive()
         count += len(message.get("body", b""))
         if count > most:
-            raise ApiError(413, f"The request is larger than {most:,} bytes.", code="request_too_large")
+            state["refused"] = ApiError(413, f"The request is larger than {most:,} bytes.", code="request_too_large")
+            raise state["refused"]
         return message
 
     return receiving
@@ -178,6 +179,8 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def lost(request: Request, error: HTTPException):
+        if refused := getattr(request.state, "refused", None):  # while the body was read, and taken for bad JSON
+            return JSONResponse(refused.body, refused.status)
         text = str(error.detail)
         if error.status_code == 404:
             text = f"Invalid URL ({request.method} {request.url.path[:200]})"

@@ -313,10 +313,11 @@ _WANTED = {
 
 def refusal(found: Sequence[dict[str, Any]]) -> ApiError:
     """The envelope for what matters most among the things that pydantic found wrong with a request."""
-    worst = next((one for one in found if one["type"] in ("missing", "extra_forbidden")), found[0])
+    # Of a value that fits none of several types, what is wrong with the nearest type tells more.
+    nearest = next((one for one in found if one["type"] not in _WANTED and _field(one) == _field(found[0])), found[0])
+    worst = next((one for one in found if one["type"] in ("missing", "extra_forbidden")), nearest)
     kind, given, limits = worst["type"], worst.get("input"), worst.get("ctx", {})
-    where = [part for part in worst["loc"] if not _of_a_union(part)]
-    param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".") or None
+    param = _field(worst) or None
     if kind == "missing":
         return ApiError(400, f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
     if kind == "extra_forbidden":
@@ -335,6 +336,12 @@ def refusal(found: Sequence[dict[str, Any]]) -> ApiError:
         return ApiError(400, f"Invalid {param or 'request'}: {limits['error']}", param=param, code="invalid_value")
     text = f"Invalid '{param}': {worst['msg'][0].lower()}{worst['msg'][1:]}."
     return ApiError(400, text, param=param, code="invalid_value")
+
+
+def _field(found: dict[str, Any]) -> str:
+    """The dotted name of the field that a finding is about."""
+    where = [part for part in found["loc"] if not _of_a_union(part)]
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
 
 
 def _of_a_union(part: Any) -> bool:

@@ -1,0 +1,268 @@
+"""The practice endpoint's application without a network: what it refuses, and that nothing makes it stumble."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+from hosted import lines, short_rows
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+
+from helpers import models
+from helpers.endpoint import app, engine, store, wire
+
+KEY = "sk-practice-for-tests"
+MODEL = "smollm2-135m-instruct"
+ASK = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
+JOB = {"model": MODEL, "training_file": "file-none"}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The application over an empty store and a tiny random model, and its store."""
+    kept = store.Store(tmp_path_factory.mktemp("store"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "load", lambda folders: models.tiny_model())
+        running = engine.Engine(lambda name: [], size=4)
+        yield app.make(kept, running, KEY, requests_per_minute=10**9), kept
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def send(served):
+    """A function that sends a request and returns the answer."""
+    return lambda *arguments, **options: asyncio.run(_send(served[0], *arguments, **options))
+
+
+async def _send(application, verb, path, *, key=KEY, **options):
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    transport = httpx.ASGITransport(application, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.request(verb, path, headers=headers | options.pop("headers", {}), timeout=30, **options)
+
+
+def refused(answer) -> tuple[int, str | None, str | None]:
+    """Status, code and param of an answer that has the envelope of an error, and nothing besides."""
+    body = answer.json()
+    assert list(body) == ["error"] and set(body["error"]) == {"message", "type", "param", "code"}, body
+    assert body["error"]["message"] and "Traceback" not in answer.text
+    return answer.status_code, body["error"]["code"], body["error"]["param"]
+
+
+# --- refused in the words of the real service -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "param"),
+    [
+        ({"model": "gpt-none"}, "model_not_found", None),
+        ({"model": 7}, "invalid_type", "model"),
+        ({"messages": []}, "invalid_value", "messages"),
+        ({"messages": "hello"}, "invalid_type", "messages"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, "invalid_value", "messages[0].role"),
+        ({"messages": [{"role": "user"}]}, "invalid_value", "messages[0]"),
+        ({"messages": [{"role": "user", "content": 3}]}, "invalid_type", "messages[0].content"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "invalid_value", "messages[0]"),
+        ({"temperature": 3}, "invalid_value", "temperature"),
+        ({"temperature": "warm"}, "invalid_type", "temperature"),
+        ({"top_p": -1}, "invalid_value", "top_p"),
+        ({"n": 0}, "invalid_value", "n"),
+        ({"n": 1.5}, "invalid_type", "n"),
+        ({"max_tokens": 0}, "invalid_value", "max_tokens"),
+        ({"max_tokens": 10**9}, "context_length_exceeded", "messages"),
+        ({"stop": ["a"] * 5}, "invalid_value", "stop"),
+        ({"stream": "yes"}, "invalid_type", "stream"),
+        ({"stream_options": {"include_usage": True}}, "invalid_value", None),
+        ({"top_logprobs": 2}, "invalid_value", None),
+        ({"logprobs": True, "top_logprobs": 21}, "invalid_value", "top_logprobs"),
+        ({"logit_bias": {"x": 1}}, "invalid_value", "logit_bias"),
+        ({"logit_bias": {"1": 101}}, "invalid_value", "logit_bias.1"),
+        ({"tool_choice": "required"}, "invalid_value", None),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "invalid_value", "tools[0].function.name"),
+        ({"response_format": {"type": "json_schema"}}, "invalid_value", None),
+        ({"reasoning_effort": "high"}, "unsupported_parameter", "reasoning_effort"),
+        ({"magic": 1}, "unknown_parameter", "magic"),
+    ],
+)  # fmt: skip
+def test_a_chat_request_that_makes_no_sense_is_refused_by_name(send, change, code, param):
+    answer = send("POST", "/v1/chat/completions", json=ASK | change)
+    assert refused(answer) == (404 if code == "model_not_found" else 400, code, param)
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "param"),
+    [
+        ({"model": "gpt-none"}, "model_not_available", "model"),
+        ({}, "file_not_found", "training_file"),
+        ({"training_file": None}, "invalid_type", "training_file"),
+        ({"suffix": "x" * 65}, "invalid_value", "suffix"),
+        ({"seed": -1}, "invalid_value", "seed"),
+        ({"hyperparameters": {"n_epochs": 0}}, "invalid_value", "hyperparameters.n_epochs"),
+        ({"hyperparameters": {"n_epochs": "many"}}, "invalid_value", "hyperparameters.n_epochs"),
+        ({"hyperparameters": {"warmth": 1}}, "unknown_parameter", "hyperparameters.warmth"),
+        ({"method": {"type": "osmosis"}}, "invalid_value", "method.type"),
+        ({"method": {"type": "dpo", "supervised": {}}}, "invalid_value", "method"),
+        ({"method": {"type": "reinforcement"}}, "invalid_value", "method"),
+        ({"metadata": {"k": "v" * 513}}, "invalid_value", "metadata.k"),
+    ],
+)
+def test_a_job_that_makes_no_sense_is_refused_by_name(send, change, code, param):
+    assert refused(send("POST", "/v1/fine_tuning/jobs", json=JOB | change)) == (400, code, param)
+
+
+def test_what_is_missing_is_named(send):
+    for path, missing in (("/v1/chat/completions", "messages"), ("/v1/fine_tuning/jobs", "training_file")):
+        assert refused(send("POST", path, json={"model": MODEL})) == (400, "missing_required_parameter", missing)
+    assert refused(send("POST", "/v1/files", data={"purpose": "fine-tune"}))[2] == "file"
+    assert refused(send("POST", "/v1/files", files={"file": ("a.jsonl", b"x")}))[2] == "purpose"
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff", b'{"model": NaN}', b"[" * 100_000])
+def test_a_body_that_is_no_json_object_is_refused(send, body):
+    for path in ("/v1/chat/completions", "/v1/fine_tuning/jobs", "/v1/uploads"):
+        answer = send("POST", path, content=body, headers={"Content-Type": "application/json"})
+        assert refused(answer)[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "status"),
+    [
+        ("GET", "/", 404), ("GET", "/v1/nothing", 404), ("GET", "/docs", 404), ("PUT", "/v1/files", 405),
+        ("GET", "/v1/files/file-none", 404), ("DELETE", "/v1/files/file-none", 404),
+        ("GET", "/v1/files/file-none/content", 404), ("GET", "/v1/fine_tuning/jobs/none", 404),
+        ("POST", "/v1/fine_tuning/jobs/none/cancel", 404), ("POST", "/v1/fine_tuning/jobs/none/pause", 404),
+        ("POST", "/v1/fine_tuning/jobs/none/resume", 404), ("GET", "/v1/fine_tuning/jobs/none/events", 404),
+        ("GET", "/v1/fine_tuning/jobs/none/checkpoints", 404), ("GET", "/v1/models/none", 404),
+        ("DELETE", "/v1/models/none", 404), ("POST", "/v1/uploads/none/cancel", 404),
+        ("GET", "/v1/chat/completions/none", 404), ("GET", "/v1/files?limit=0", 400),
+        ("GET", "/v1/fine_tuning/jobs?limit=x", 400), ("GET", "/v1/files?order=sideways", 400),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_said_in_the_envelope(send, verb, path, status):
+    assert refused(send(verb, path))[0] == status
+
+
+# --- attacks -------------------------------------------------------------------------------------------
+
+ROUTES = [
+    ("GET", "/v1/files"), ("POST", "/v1/files"), ("GET", "/v1/files/x/content"), ("POST", "/v1/uploads"),
+    ("POST", "/v1/fine_tuning/jobs"), ("GET", "/v1/models"), ("DELETE", "/v1/models/x"),
+    ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/fine_tuning/alpha/graders/run"), ("GET", "/openai/v1/models"), ("GET", "/practice/meter"),
+    ("PUT", app.ACCOUNT + "/deployments/x"), ("GET", "/nothing"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["", "wrong", KEY[:-1], KEY + "x", KEY.upper(), "Bearer", "\u00e9"])
+def test_nothing_is_done_without_the_key(send, served, key):
+    for verb, path in ROUTES:
+        given = {"Authorization": b"Bearer " + key.encode()} if key else {}
+        assert refused(send(verb, path, key="", headers=given))[0] == 401
+    assert not served[1].all("file")
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../etc/passwd", "..%2f..%2fetc%2fpasswd", "/etc/passwd", "a\x00b", "~root", "%2e%2e"]
+)
+def test_a_name_never_leads_out_of_the_folder(send, served, name):
+    from urllib.parse import quote
+
+    kept = served[1]
+    before = {path for path in kept.folder.parent.rglob("*")}
+    for path in (f"/v1/files/{quote(name, safe='')}/content", f"/v1/models/{quote(name)}", f"/v1/files/{quote(name)}"):
+        assert send("GET", path).status_code in (400, 404)
+        assert send("DELETE", path.removesuffix("/content")).status_code in (400, 404, 405)
+    made = send("POST", "/v1/files", files={"file": (name + ".jsonl", b"{}")}, data={"purpose": "fine-tune"})
+    if made.status_code == 200:
+        new = {path for path in kept.folder.parent.rglob("*")} - before
+        assert {path.parent for path in new if path.is_file() and "sqlite" not in path.name} <= {kept.folder / "file"}
+        send("DELETE", f"/v1/files/{made.json()['id']}")
+
+
+def test_too_large_a_body_is_refused_before_it_is_read(send):
+    async def endless():
+        while True:  # a reader that did not count would never come back
+            yield b" " * 2**20
+
+    for path in ("/v1/chat/completions", "/v1/fine_tuning/jobs", "/v1/nothing"):
+        headers = {"Content-Length": str(10**12), "Content-Type": "application/json"}
+        assert refused(send("POST", path, headers=headers, content=b"{}"))[0] == 413
+    assert refused(send("POST", "/v1/chat/completions", content=endless()))[0] == 413
+
+
+def test_a_file_with_another_purpose_is_not_trained_on(send):
+    made = send(
+        "POST", "/v1/files", files={"file": ("a.txt", lines(short_rows(1)))}, data={"purpose": "user_data"}
+    ).json()
+    answer = send("POST", "/v1/fine_tuning/jobs", json=JOB | {"training_file": made["id"]})
+    assert refused(answer) == (400, "invalid_file_purpose", "training_file")
+
+
+# --- whatever comes, no stumbling ----------------------------------------------------------------------
+
+SCALARS = some.none() | some.booleans() | some.integers(-3, 200) | some.floats() | some.text(max_size=12)
+JSON = some.recursive(
+    SCALARS, lambda inner: some.lists(inner, max_size=3) | some.dictionaries(some.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+
+
+def body_of(kind: type) -> some.SearchStrategy[dict]:
+    """Bodies with fields of a request, some of them right and most of them not."""
+    right = {"model": some.just(MODEL), "messages": some.just(ASK["messages"]), "max_tokens": some.integers(1, 3)}
+    fields = {
+        name: right.get(name, some.nothing()) | JSON for name in kind.model_fields if name != "max_completion_tokens"
+    }
+    return some.fixed_dictionaries({}, optional=fields) | JSON
+
+
+MANY = settings(
+    max_examples=400, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+
+
+@MANY
+@given(body_of(wire.ChatRequest))
+def test_no_chat_request_makes_the_server_stumble(send, body):
+    if isinstance(body, dict):
+        body["max_tokens"] = 2
+    assert_sound(send("POST", "/v1/chat/completions", content=json.dumps(body).encode()))
+
+
+@MANY
+@given(body_of(wire.JobRequest))
+def test_no_job_request_makes_the_server_stumble(send, body):
+    assert_sound(send("POST", "/v1/fine_tuning/jobs", content=json.dumps(body).encode()))
+
+
+@MANY
+@given(body_of(wire.GraderRequest), some.sampled_from(["run", "validate"]))
+def test_no_grader_request_makes_the_server_stumble(send, body, verb):
+    assert_sound(send("POST", f"/v1/fine_tuning/alpha/graders/{verb}", content=json.dumps(body).encode()))
+
+
+@MANY
+@given(
+    some.sampled_from(["GET", "POST", "DELETE", "PUT", "PATCH", "HEAD"]),
+    some.sampled_from([path for _, path in ROUTES]) | some.text(max_size=30).map(lambda text: f"/v1/{text}"),
+    some.dictionaries(some.sampled_from(["after", "limit", "order", "purpose", "metadata[k]", "api-version"]),
+                      some.text(max_size=20), max_size=3),
+    body_of(wire.UploadRequest) | body_of(wire.DeploymentRequest),
+)  # fmt: skip
+def test_no_address_makes_the_server_stumble(send, verb, path, query, body):
+    from urllib.parse import quote
+
+    answer = send(verb, quote(path), params=query, content=json.dumps(body).encode())
+    if verb != "HEAD":
+        assert_sound(answer)
+    assert answer.status_code < 500
+
+
+def assert_sound(answer) -> None:
+    """Assert that an answer is no failure of the server's, and an envelope if it refuses."""
+    assert answer.status_code < 500, answer.text
+    if answer.status_code >= 400:
+        refused(answer)
