@@ -120,9 +120,9 @@ class Llama:
             torch.empty(0, dtype=model.dtype, device=model.device), torch.arange(self.width, device=model.device)[None]
         )
 
-    def _room(self, rows: int) -> torch.Tensor:
+    def _room(self, rows: int, width: int | None = None) -> torch.Tensor:
         """For keys and values: (layers, 2, rows, heads, width, size). Zeros, as padding is multiplied by zero."""
-        shape = len(self.layers), 2, rows, self.shared, self.width, self.head
+        shape = len(self.layers), 2, rows, self.shared, width or self.width, self.head
         return torch.zeros(shape, dtype=self.model.dtype, device=self.model.device)
 
     def _norm(self, norm, x: torch.Tensor) -> torch.Tensor:

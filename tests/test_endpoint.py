@@ -49,9 +49,8 @@ def raw(method, *arguments, **options) -> object:
 
 
 def ask(client, messages=QUESTION, **options):
-    return client.chat.completions.create(
-        model=MODEL, messages=messages, **{"temperature": 0, "max_tokens": 24} | options
-    )
+    options = {"model": MODEL, "temperature": 0, "max_tokens": 24} | options
+    return client.chat.completions.create(messages=messages, **options)
 
 
 # --- files -----------------------------------------------------------------------------------------
@@ -151,7 +150,7 @@ def test_each_epoch_leaves_a_checkpoint_that_answers_like_a_model(client, traine
     last, first = (one["fine_tuned_model_checkpoint"] for one in listed["data"])
     question = data.prompt(data.load("validation")[0])
     said = {
-        name: client.chat.completions.create(model=name, messages=question, temperature=0).choices[0].message.content
+        name: ask(client, question, model=name, max_tokens=40).choices[0].message.content
         for name in (trained.fine_tuned_model, last, first)
     }
     assert said[trained.fine_tuned_model] == said[last]
@@ -179,15 +178,12 @@ def test_jobs_are_listed_with_cursors_and_found_by_metadata(client, trained):
 
 def test_a_tuned_model_is_what_the_course_trains_and_decodes_locally(client, trained, server, tokenizer):
     rows = data.load("validation")[:4]
-    hosted = [
-        client.chat.completions.create(model=trained.fine_tuned_model, messages=data.prompt(row), temperature=0)
-        for row in rows
-    ]
+    hosted = [ask(client, data.prompt(row), model=trained.fine_tuned_model, max_tokens=40) for row in rows]
     (folder,) = {path.parent.parent for path in server.folder.glob("model/*/0/adapter_config.json")} & {
         path for path in server.folder.glob("model/*") if _folder_of(server, trained.fine_tuned_model) == path.name
     }
     model = models.load_model(folder / "0")
-    local = models.generate(model, tokenizer, [data.prompt(row) for row in rows], max_new_tokens=512, progress=False)
+    local = models.generate(model, tokenizer, [data.prompt(row) for row in rows], max_new_tokens=40, progress=False)
     assert [answer.choices[0].message.content for answer in hosted] == [answer["text"] for answer in local]
     usage = [(answer.usage.prompt_tokens, answer.usage.completion_tokens) for answer in hosted]
     assert usage == [(answer["prompt_tokens"], answer["completion_tokens"]) for answer in local]
@@ -482,7 +478,7 @@ def test_on_azures_paths_a_tuned_model_answers_only_where_it_is_deployed(server,
     assert status == 201 and made["properties"]["provisioningState"] == "Succeeded"
     question = data.prompt(data.load("validation")[1])
     said = [
-        one.chat.completions.create(model=name, messages=question, temperature=0).choices[0].message.content
+        ask(one, question, model=name).choices[0].message.content
         for one, name in ((v1, "my-recipes"), (classic, "my-recipes"), (client, trained.fine_tuned_model))
     ]
     assert len(set(said)) == 1

@@ -26,7 +26,7 @@ def served(tmp_path_factory):
     kept = store.Store(tmp_path_factory.mktemp("store"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "load", lambda folders: models.tiny_model())
-        running = engine.Engine(lambda name: [], size=4)
+        running = app.Answering(lambda name: [], size=4)
         yield app.make(kept, running, KEY, requests_per_minute=10**9), kept
         running.close()
 

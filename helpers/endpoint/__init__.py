@@ -7,6 +7,7 @@ nothing imports it. What each file is for:
     wire       bodies and errors   engine   decoding for many clients at once
     store      what is kept        jobs     files checked, the queue
     graders    rewards             worker   the process that trains
+    turns      messages for ChatML
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from .. import runtime
 
+PLENTY = 4 * 2**30  # bytes of memory, from which on the engine begins before anybody asks
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until told to end; returns the exit status."""
@@ -58,19 +60,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def serve(asked: argparse.Namespace, key: str, generated: bool, listener: socket.socket, folder: Path) -> None:
-    """Start engine, queue and server over one folder, and close them in the other order."""
+    """Start queue and server over one folder, and close them in the other order."""
     import uvicorn
 
     from . import app, worker
-    from .engine import Engine
     from .jobs import Supervisor
     from .store import Store
 
     store = Store(folder)
-    engine = Engine(lambda name: worker.chain_of(store, name))
-    supervisor = Supervisor(store, engine.forget)
+    answering = app.Answering(lambda name: worker.chain_of(store, name))
+    supervisor = Supervisor(store, answering.forget)
     server = uvicorn.Server(uvicorn.Config(
-        app.make(store, engine, key, asked.requests_per_minute), log_level="warning", access_log=False,
+        app.make(store, answering, key, asked.requests_per_minute), log_level="warning", access_log=False,
         lifespan="off", timeout_graceful_shutdown=3, server_header=False,
     ))  # fmt: skip
     address = "http://{}:{}".format(*listener.getsockname()[:2])
@@ -82,11 +83,13 @@ def serve(asked: argparse.Namespace, key: str, generated: bool, listener: socket
         if generated:
             print(f"OPENAI_API_KEY={key}", flush=True)
     supervisor.start()
+    if runtime.memory_limit() >= PLENTY:
+        threading.Thread(target=answering.begin, daemon=True).start()  # the first answer need not wait for torch
     try:
         server.run(sockets=[listener])
     finally:
         supervisor.close()
-        engine.close()
+        answering.close()
         store.close()
 
 

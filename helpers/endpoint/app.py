@@ -6,17 +6,18 @@ import asyncio
 import hashlib
 import hmac
 import json
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Any, Literal
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import FastAPI, Form, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from . import chat, graders, jobs
-from .engine import Engine
+from . import graders, jobs
 from .store import Store, new_id, now, public
 from .wire import (
     ApiError,
@@ -29,6 +30,10 @@ from .wire import (
     UploadRequest,
     refusal,
 )  # fmt: skip
+
+if TYPE_CHECKING:
+    from .chat import Answer
+    from .engine import Engine
 
 MAX_FILE = 100 * 2**20  # bytes of a file or an upload; the real service takes 512 MB
 MAX_JSON = 8 * 2**20  # bytes of any other body
@@ -150,14 +155,45 @@ def _translate(scope) -> None:
 # --- the application -----------------------------------------------------------------------------
 
 
-def make(store: Store, engine: Engine, key: str, requests_per_minute: int = 3000) -> Any:
-    """The ASGI application over a store and an engine."""
+class Answering:
+    """The engine, which begins with the first question: until then neither torch nor a model is in memory.
+
+    Args:
+        folders: as for `engine.Engine`.
+        options: as for `engine.Engine`.
+    """
+
+    def __init__(self, folders: Callable[[str], Sequence[Path]], **options: Any) -> None:
+        self.folders, self.options, self.engine, self.guard = folders, options, None, threading.Lock()
+
+    def begin(self) -> Engine:
+        """The engine; the first call takes seconds."""
+        from .engine import Engine
+
+        with self.guard:
+            if self.engine is None:
+                self.engine = Engine(self.folders, **self.options)
+            return self.engine
+
+    def forget(self, model: str | None = None) -> None:
+        """As `Engine.forget`, if there is one."""
+        if self.engine is not None:
+            self.engine.forget(model)
+
+    def close(self) -> None:
+        """As `Engine.close`, if there is one."""
+        if self.engine is not None:
+            self.engine.close()
+
+
+def make(store: Store, answering: Answering, key: str, requests_per_minute: int = 3000) -> Any:
+    """The ASGI application over a store and what answers."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     _errors(app)
     _files(app, store)
     _jobs(app, store)
-    _models(app, store, engine)
-    _chat(app, store, engine)
+    _models(app, store, answering)
+    _chat(app, store, answering)
     _azure(app, store)
     return Door(app, key, requests_per_minute)
 
@@ -416,7 +452,7 @@ def _jobs(app: FastAPI, store: Store) -> None:
 # --- models --------------------------------------------------------------------------------------
 
 
-def _models(app: FastAPI, store: Store, engine: Engine) -> None:
+def _models(app: FastAPI, store: Store, answering: Answering) -> None:
     base = {"id": jobs.base_model(), "object": "model", "created": 1730419200, "owned_by": "system"}
 
     def known(name: str) -> dict[str, Any]:
@@ -444,7 +480,7 @@ def _models(app: FastAPI, store: Store, engine: Engine) -> None:
             raise ApiError(409, f"Job {busy[0]} trains on this model: cancel it first.", code="model_in_use")
         folder = known(name)["_folder"]
         store.delete("model", name)
-        engine.forget(name)
+        answering.forget(name)
         store.discard("model", folder)
         return {"id": name, "object": "model", "deleted": True}
 
@@ -457,7 +493,7 @@ def _no_model(name: str) -> ApiError:
 # --- chat ----------------------------------------------------------------------------------------
 
 
-def _chat(app: FastAPI, store: Store, engine: Engine) -> None:
+def _chat(app: FastAPI, store: Store, answering: Answering) -> None:
     def meant(request: Request, name: str) -> str:
         """The model behind a request: on Azure's paths the one that is deployed under this name."""
         if request.state.azure:
@@ -482,7 +518,13 @@ def _chat(app: FastAPI, store: Store, engine: Engine) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(news.set)
 
-        answer = await asyncio.to_thread(chat.Answer, body, engine.tokenizer, tell)
+        def prepare() -> tuple[Engine, Answer]:
+            from . import chat
+
+            engine = answering.begin()
+            return engine, chat.Answer(body, engine.tokenizer, tell)
+
+        engine, answer = await asyncio.to_thread(prepare)
         if not engine.submit(model, answer.rows):
             text = "The engine is currently overloaded, please try again later."
             raise ApiError(503, text, kind="server_error", code="overloaded", headers={"retry-after": "2"})
@@ -546,13 +588,13 @@ def _chat(app: FastAPI, store: Store, engine: Engine) -> None:
         return {"id": id, "object": "chat.completion.deleted", "deleted": True}
 
 
-def _raise_for(answer: chat.Answer) -> None:
+def _raise_for(answer: Answer) -> None:
     for row in answer.rows:
         if row.finish.startswith("error"):
             raise ApiError(500, f"The answer failed: {row.finish.removeprefix('error: ')}.", kind="server_error")
 
 
-async def _stream(answer: chat.Answer, model: str, news: asyncio.Event) -> AsyncIterator[str]:
+async def _stream(answer: Answer, model: str, news: asyncio.Event) -> AsyncIterator[str]:
     told = [{"text": 0, "logprobs": 0, "ended": False} for _ in answer.rows]
     try:
         for choice in answer.begin():

@@ -4,57 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from . import engine
 from .store import new_id, now
+from .turns import MARK, flatten
 from .wire import ApiError, ChatRequest
 
 DEFAULT_ANSWER = 512  # most tokens of an answer, unless the request asks for more
 _CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*(?:</tool_call>|$)", re.DOTALL)
-_MARK = "<tool_call>"
-
-
-# --- messages into turns that the model's chat template has ------------------------------------------
-
-
-def flatten(messages: Sequence[dict], tools: Sequence[dict] | None = None) -> list[dict[str, str]]:
-    """System, user and assistant turns of plain text, which is all that ChatML has a form for.
-
-    Tools are listed in the system turn, calls are written `<tool_call>{"name": …, "arguments": …}</tool_call>`,
-    and what tools returned is told as a user turn. Training and answering both go through here.
-
-    Args:
-        messages: turns of the API, as dicts.
-        tools: functions that may be called.
-    """
-    turns: list[dict[str, str]] = []
-    for turn in messages:
-        role, text = turn["role"], turn.get("content") or ""
-        if isinstance(text, list):
-            text = "".join(part.get("text") or part.get("refusal") or "" for part in text)
-        if calls := turn.get("tool_calls"):
-            text += "".join(
-                f'{_MARK}{{"name": {json.dumps(call["function"]["name"])}, '
-                f'"arguments": {call["function"]["arguments"]}}}</tool_call>'
-                for call in calls
-            )
-        if role == "tool":
-            role, text = "user", f"<tool_response>{text}</tool_response>"
-        role = "system" if role == "developer" else role
-        if turns and role == turns[-1]["role"]:
-            turns[-1]["content"] += "\n" + text
-        else:
-            turns.append({"role": role, "content": text})
-    if tools:
-        listed = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
-        told = f'You may call these functions by {_MARK}{{"name": …, "arguments": {{…}}}}</tool_call>:\n{listed}'
-        if turns and turns[0]["role"] == "system":
-            turns[0] = {"role": "system", "content": f"{turns[0]['content']}\n\n{told}"}
-        else:
-            turns.insert(0, {"role": "system", "content": told})
-    return turns
 
 
 def _grammar(request: ChatRequest) -> str | None:
@@ -82,7 +40,7 @@ def _grammar(request: ChatRequest) -> str | None:
             for one in functions
         ]  # fmt: skip
         schema = json.dumps({"anyOf": calls, "x-guidance": baselines.SPACING})
-        return f'start: "{_MARK}" call "</tool_call>"\ncall: %json {schema}'
+        return f'start: "{MARK}" call "</tool_call>"\ncall: %json {schema}'
     schema = wanted.json_schema.schema_ if wanted.json_schema else None
     return llguidance.LLMatcher.grammar_from_json_schema(schema or {"type": "object"}, overrides=baselines.SPACING)
 
@@ -271,9 +229,9 @@ class Answer:
     def _settled(self, row: engine.Row) -> str:
         """The text of a row as far as nothing that comes can change it."""
         text = row.text.rstrip("\ufffd")  # half a character
-        marks = [*row.stop, *([_MARK] if self.tools else [])]
-        if self.tools and _MARK in text:
-            return text[: text.index(_MARK)]
+        marks = [*row.stop, *([MARK] if self.tools else [])]
+        if self.tools and MARK in text:
+            return text[: text.index(MARK)]
         held = max((size for mark in marks for size in range(1, len(mark)) if text.endswith(mark[:size])), default=0)
         return text[: len(text) - held]
 

@@ -20,6 +20,7 @@ from ..runtime import CourseError
 
 MAX_CONTEXT = 2048  # tokens of prompt and completion together
 WAITING = 512  # rows that may wait; more are turned away
+GROWTH = 128  # tokens by which the room for keys and values grows
 NUCLEUS = 1024  # likeliest tokens among which top_p is looked for before all are sorted
 
 
@@ -78,7 +79,7 @@ class _Batch(decoding.Llama):
     def __init__(self, model, tokenizer, size: int) -> None:
         super().__init__(model, tokenizer.eos_token_id, MAX_CONTEXT)
         self.tokenizer, self.size = tokenizer, size
-        self.kept = self._room(size)  # the system gives pages of it as they are written
+        self.kept = self._room(2, GROWTH)
         self.rows: list[Row] = []
         self.waiting: collections.deque[Row] = collections.deque()
         self.ghost = False  # whether the second row is a copy of the first, as no product may have one row
@@ -87,19 +88,19 @@ class _Batch(decoding.Llama):
         """Let waiting rows join, or give every row its next token."""
         self._leave()
         if self.waiting and len(self.rows) < self.size:
-            if self.ghost:
-                self.ghost = False
-            new = []
+            self.ghost, new = False, []
             while self.waiting and len(self.rows) + len(new) < self.size:
                 width = max(len(row.prompt) for row in [*new, self.waiting[0]])
                 if new and width * (len(new) + 1) > decoding.AT_ONCE:
                     break
                 new.append(self.waiting.popleft())
+            self._fit(len(self.rows) + len(new), max(len(row.prompt) for row in new))
             hidden = self._join([row.prompt for row in new], len(self.rows))
             self.rows += new
             self._write(new, self._scores(hidden))
         elif self.rows:
             rows = self.rows
+            self._fit(len(rows), 1 + max(row.place for row in rows))
             if len(rows) == 1 and not self.ghost:
                 self.kept[:, :, 1, :, : rows[0].place] = self.kept[:, :, 0, :, : rows[0].place]
                 self.ghost = True
@@ -111,6 +112,20 @@ class _Batch(decoding.Llama):
                 row.place += 1
             self._write(self.rows, self._scores(hidden))
         self._leave()
+
+    def _fit(self, rows: int, width: int) -> None:
+        """Make room for so many rows and tokens, and keep what is there."""
+        old = self.kept.shape
+        # Prompts are read to a multiple of 32, which is never more than a multiple of the growth.
+        rows, width = max(old[2], 1 << (rows - 1).bit_length()), max(old[4], -(-width // GROWTH) * GROWTH)
+        if (rows, width) != (old[2], old[4]):
+            kept = self._room(rows, width)
+            kept[:, :, : old[2], :, : old[4]] = self.kept
+            self.kept = kept
+
+    def rest(self) -> None:
+        """Give the room back while nobody is asking."""
+        self.kept = self._room(2, GROWTH)
 
     def _leave(self) -> None:
         for i in reversed(range(len(self.rows))):
@@ -222,6 +237,8 @@ class Engine:
             while not self.closed:
                 with self.news:
                     if not self.arrived and not any(batch.rows or batch.waiting for batch in self.batches.values()):
+                        for batch in self.batches.values():
+                            batch.rest()
                         self.news.wait()
                     arrived, self.arrived = self.arrived, []
                 for name, row in arrived:

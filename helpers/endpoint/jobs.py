@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import data, runtime
-from . import chat, graders
+from . import graders
 from .store import Store, new_id, now
+from .turns import flatten
 from .wire import ApiError, JobRequest
 
 LEAST_ROWS = 10
@@ -187,7 +188,7 @@ def _turns(row: dict, name: str = "messages", tools: Any = None) -> list[dict[st
     turns = row.get(name)
     if not isinstance(turns, list) or not all(isinstance(turn, dict) and "role" in turn for turn in turns) or not turns:
         raise ValueError(f"'{name}' must be a list of messages.")
-    return chat.flatten(turns, tools)
+    return flatten(turns, tools)
 
 
 def _supervised(row: dict) -> list[dict]:
@@ -200,7 +201,7 @@ def _supervised(row: dict) -> list[dict]:
         for wrong in data.check([{**row, "messages": turns}], task=None):
             raise ValueError(f"{wrong.field}: {wrong.message} – {wrong.remedy}")
         weights = [turn.get("weight") for turn in turns]
-        flat = chat.flatten(turns, row.get("tools"))
+        flat = flatten(turns, row.get("tools"))
         if len(flat) - len(turns) not in (0, 1):
             raise ValueError("messages: two turns of one role follow each other: join them.")
         turns = flat

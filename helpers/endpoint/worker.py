@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import data, models, runtime
-from . import engine, graders, jobs
+from . import graders, jobs
 from .store import Store, now
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 LEARNING_RATES = {"supervised": 1e-3, "dpo": 1e-4, "reinforcement": 1e-4}  # at a multiplier of 1
 SAVE_STEPS = 20  # most steps that a kill costs
 GENERATIONS = 4  # answers per prompt that reinforcement compares
+MAX_CONTEXT = 2048  # tokens of a row
 KEPT = 3  # checkpoints that stay as models: those of the last epochs
 
 
@@ -80,6 +81,8 @@ def _rows(place: Path, name: str) -> list[dict] | None:
 
 def _start(store: Store, job: dict[str, Any]) -> PreTrainedModel | None:
     """The weights to start from; None stands for the base model."""
+    from . import engine
+
     chain = chain_of(store, job["model"])
     return engine.load(chain) if chain else None
 
@@ -113,7 +116,7 @@ def dpo(store: Store, job: dict[str, Any], place: Path) -> tuple[Path, list[dict
     settings = job["method"]["dpo"]["hyperparameters"]
     held_out = _rows(place, "validation_file")
     arguments = _arguments(job, place, settings) | {
-        "beta": settings["beta"], "max_length": engine.MAX_CONTEXT,
+        "beta": settings["beta"], "max_length": MAX_CONTEXT,
         "eval_strategy": "epoch" if held_out else "no",
     }  # fmt: skip
     trainer = DPOTrainer(
