@@ -208,6 +208,36 @@ def _course_callback(curve: plots.LiveCurve | None, history: list[dict]) -> Trai
     return CourseCallback()
 
 
+def without_triton() -> None:
+    """Let TRL's DPO and GRPO trainers run on a CPU, whose PyTorch lacks the Triton that TRL 1.15 counts on.
+
+    The kernel gives, for hidden states (tokens, hidden) and their next tokens, log-probabilities and on request
+    entropies, log of summed squares, mean logits and whether the token was the likeliest: here in plain PyTorch.
+    """
+    import torch
+    from trl.trainer import utils
+
+    class TokenLogProbs:
+        @staticmethod
+        def apply(hidden, weight, bias, labels, temperature, chunk, softcap=None, scale=1.0, outputs=()):
+            logits = torch.nn.functional.linear(hidden, weight, bias).float() * scale
+            if softcap is not None:
+                logits = softcap * torch.tanh(logits / softcap)
+            logs = torch.log_softmax(logits / temperature, -1)
+            with torch.no_grad():
+                extras = {
+                    "log_sum_sq_probs": lambda: (2 * logs).logsumexp(-1),
+                    "mean_logits": lambda: logits.mean(-1),
+                    "is_top1": lambda: logits.argmax(-1) == labels,
+                }
+                rest = [extras[name]() if name in outputs else None for name in extras]
+            entropy = -(logs.exp() * logs).sum(-1) if "entropy" in outputs else None
+            return logs.gather(-1, labels[:, None])[:, 0], entropy, *rest
+
+    if utils._ChunkedLogProbFunction is None:
+        utils._ChunkedLogProbFunction = TokenLogProbs
+
+
 def micro_batch_tokens(model: PreTrainedModel, longest: int, free: int | None = None) -> int:
     """Tokens, padding included, to put through the model at once so that training fits into free memory.
 

@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"{asked.host}:{asked.port} cannot be used ({error.strerror}): choose another --port", file=sys.stderr)
         return 2
+    listener.listen(1024)  # who connects before the server runs waits
     import filelock
 
     folder = Path(asked.folder)

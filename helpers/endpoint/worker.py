@@ -167,6 +167,9 @@ def _arguments(job: dict[str, Any], place: Path, settings: dict[str, Any]) -> di
 
 def _train(trainer: Any, place: Path) -> tuple[Path, list[dict], int]:
     """Run one of TRL's trainers from its last whole checkpoint on."""
+    from .. import training
+
+    training.without_triton()
     whole = []
     for folder in (place / "trl").glob("checkpoint-*"):
         try:  # the state is the last that a checkpoint is given
