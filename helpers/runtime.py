@@ -19,6 +19,11 @@ ROOT = Path(__file__).resolve().parent.parent
 COURSE = json.loads((ROOT / "helpers" / "course.json").read_text(encoding="utf-8"))
 
 
+# For processes that compute side by side: a thread that waits for the others of its own spins for some microseconds
+# only, so that it keeps no processor from the other process, and yet is there when the next product begins.
+SHARING = {"GOMP_SPINCOUNT": "20000", "KMP_BLOCKTIME": "0"}
+
+
 class CourseError(Exception):
     """An error that says what is wrong, where, and what to do about it."""
 

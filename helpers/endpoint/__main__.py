@@ -27,8 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--requests-per-minute", type=int, default=3000)
     parser.add_argument("--with-parent", action="store_true", help="end when standard input ends")
     asked = parser.parse_args(arguments)
-    # Threads that spin while they wait would take the processor from training, and training's from answers.
-    os.environ.update({"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"})
+    os.environ.update(runtime.SHARING)
     key = os.environ.pop("PRACTICE_API_KEY", "")
     generated = not key
     key = key or f"sk-practice-{secrets.token_urlsafe(24)}"

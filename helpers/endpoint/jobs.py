@@ -288,8 +288,7 @@ class Supervisor(threading.Thread):
 
     def _begin(self, job: dict[str, Any]) -> None:
         self.make_room()
-        # Waiting threads that spin would take the processor from those that answer.
-        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+        environment = os.environ | runtime.SHARING
         folder = self.store.path("job", job["id"])
         with (folder / "log.txt").open("ab") as log:
             self.process = subprocess.Popen(
