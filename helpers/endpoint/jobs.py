@@ -262,21 +262,25 @@ class Supervisor(threading.Thread):
 
     def run(self) -> None:
         """Look for work ten times a second until closed."""
-        for job in self.store.all("job", status="running") + self.store.all("job", status="pausing"):
-            # Their process went with the server that started it; checkpoints have stayed.
-            self.store.update("job", job["id"], only_if=["running", "pausing"], status="queued")
-            tell(self.store, job["id"], "The server was restarted, moving job to queued state", "warn")
+        for before, after in (("running", "queued"), ("pausing", "paused")):
+            for job in self.store.all("job", status=before):
+                # Its process went with the server that started it; its checkpoints have stayed.
+                self.store.update("job", job["id"], only_if=[before], status=after)
+                tell(self.store, job["id"], f"The server was restarted, moving job to {after} state", "warn")
         while not self.closed.wait(0.1):
-            try:
-                for job in self.store.all("job", status="validating_files"):
-                    examine(self.store, job)
-                if self.process is not None:
-                    self._watch()
-                elif queued := self.store.all("job", status="queued"):
-                    self._begin(queued[0])
-            except Exception as error:  # whatever happens to one job, the queue goes on
-                if self.job or "job" in locals():
-                    fail(self.store, self.job or job["id"], "server_error", f"{type(error).__name__} in the server.")
+            for job in self.store.all("job", status="validating_files"):
+                self._safely(examine, self.store, job=job)
+            if self.process is not None:
+                self._safely(self._watch, job=self.store.get("job", self.job))
+            elif queued := self.store.all("job", status="queued"):
+                self._safely(self._begin, job=queued[0])
+
+    def _safely(self, step: Any, *arguments: Any, job: dict[str, Any]) -> None:
+        """Whatever happens to one job, the queue goes on."""
+        try:
+            step(*arguments, job)
+        except Exception as error:
+            fail(self.store, job["id"], "server_error", f"{type(error).__name__} in the server.")
 
     def close(self) -> None:
         """End the training process, whose job goes on when the server is started again."""
@@ -297,9 +301,8 @@ class Supervisor(threading.Thread):
             )  # fmt: skip
         self.job = job["id"]
 
-    def _watch(self) -> None:
+    def _watch(self, job: dict[str, Any]) -> None:
         """See to a job that was cancelled, and to a process that has ended."""
-        job = self.store.get("job", self.job)
         if job["status"] == "cancelled" and self.process.poll() is None:
             self.process.kill()
         if self.process.poll() is None:
