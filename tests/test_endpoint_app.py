@@ -220,7 +220,7 @@ def body_of(kind: type) -> some.SearchStrategy[dict]:
 
 
 MANY = settings(
-    max_examples=400, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=1000, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 
 

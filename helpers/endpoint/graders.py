@@ -115,7 +115,7 @@ def check(grader: object, param: str = "grader") -> None:
     if kind == "text_similarity":
         metric, where = grader["evaluation_metric"], f"{param}.evaluation_metric"
         if metric in MISSING:
-            _refuse(where, f"'{metric}' needs {MISSING[metric]}, which this endpoint has not")
+            _refuse(where, f"'{metric}' needs {MISSING[metric]}, which this endpoint does not have")
         _one_of(metric, METRICS, where)
 
 
