@@ -211,3 +211,23 @@ def test_the_key_of_a_run_hangs_on_the_code_that_makes_it(monkeypatch):
 
 def test_a_change_of_any_room_that_training_imports_makes_other_runs():
     assert {"models", "kernels", "training"} <= set(runs.fingerprint())
+
+
+def test_log_probabilities_without_triton_are_those_of_the_softmax_and_differentiable():
+    from trl.trainer import utils
+
+    training.without_triton()
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(5, 8, requires_grad=True), torch.randn(11, 8)
+    labels = torch.tensor([0, 3, 10, 2, 7])
+    wanted = ("entropy", "mean_logits", "is_top1")
+    logs, entropy, squares, mean, top = utils._ChunkedLogProbFunction.apply(
+        hidden, weight, None, labels, 2.0, 4096, None, 1.0, wanted
+    )
+    law = torch.distributions.Categorical(logits=hidden @ weight.t() / 2.0)
+    torch.testing.assert_close(logs, law.log_prob(labels))
+    torch.testing.assert_close(entropy, law.entropy())
+    assert squares is None and mean.shape == (5,) and top.tolist() == (law.probs.argmax(-1) == labels).tolist()
+    (gradient,) = torch.autograd.grad(logs.sum(), hidden)
+    (expected,) = torch.autograd.grad(law.log_prob(labels).sum(), hidden)
+    torch.testing.assert_close(gradient, expected)
