@@ -7,17 +7,30 @@ import json
 
 from helpers import runtime
 
-FILE = runtime.ROOT / "tests" / "benchmarks" / "train.json"
+FOLDER = runtime.ROOT / "tests" / "benchmarks"
+FILE = FOLDER / "train.json"
+README = (runtime.ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def recorded(name: str):
+    """A benchmark's module, and what it recorded."""
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    return benchmark, json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def test_the_readme_shows_the_recorded_table_its_machine_and_its_picture():
-    spec = importlib.util.spec_from_file_location("train", FILE.with_suffix(".py"))
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
-    told = json.loads(FILE.read_text(encoding="utf-8"))
-    readme = (runtime.ROOT / "README.md").read_text(encoding="utf-8")
-    assert benchmark.table(told) in readme
-    assert told["machine"] in readme and told["date"] in readme and "tests/benchmarks/train.png" in readme
+    benchmark, told = recorded("train")
+    assert benchmark.table(told) in README
+    assert told["machine"] in README and told["date"] in README and "tests/benchmarks/train.png" in README
+
+
+def test_the_readme_says_how_fast_the_endpoint_answered_when_it_was_recorded():
+    benchmark, told = recorded("serve")
+    assert benchmark.table(told) in README
+    assert benchmark.sentence(told) in " ".join(README.split())
+    assert f"{told['machine']}, {told['date']} (`python tests/benchmarks/serve.py`)" in README
 
 
 def test_all_peers_were_recorded_on_the_same_rows_and_learned_the_same():
