@@ -71,7 +71,8 @@ def _through_trl(folder, calls, load, lengths, plain):
     trainer.train()
     seconds = time.perf_counter() - began
     model.save_pretrained(folder)
-    told = {"seconds": seconds, "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]}
+    logged = [{"step": entry["step"], "loss": entry["loss"]} for entry in trainer.state.log_history if "loss" in entry]
+    told = {"seconds": seconds, "history": logged}
     return told | ({"gpu_gb": torch.cuda.max_memory_allocated() / 2**30} if torch.cuda.is_available() else {})
 
 
@@ -85,7 +86,7 @@ def _through_course(folder, settings):
     made = training.fine_tune(data.load(folder / "train.jsonl"), live=False, **settings)
     for file in made.folder.glob("adapter*"):
         shutil.copy(file, folder)
-    told = {"seconds": made.record["seconds"], "losses": [entry["loss"] for entry in made.history]}
+    told = {name: made.record[name] for name in ("seconds", "history")}
     return told | ({"gpu_gb": torch.cuda.max_memory_allocated() / 2**30} if torch.cuda.is_available() else {})
 
 
@@ -106,8 +107,8 @@ def train(door: str, run: providers.RunConfig, rows: Sequence[dict], load: Calla
         load: takes the place of `load_unsloth` or `load_peft`, such as one that a learner wrote.
 
     Returns:
-        A run whose folder holds the adapter, and whose record holds `door`, `rows`, `seconds`, `losses` (one per
-        step), `tokens` (real ones, seen in training), `tokens_per_second`, `peak_memory_gb`, on a GPU `gpu_gb`.
+        A run whose folder holds the adapter, and whose record holds `door`, `rows`, `rows_hash`, `seconds`,
+        `history`, `tokens` (real ones, seen in training), `tokens_per_second`, `peak_memory_gb`, on a GPU `gpu_gb`.
 
     Raises:
         CourseError: an unknown door, or what stopped the training.
@@ -132,5 +133,5 @@ def train(door: str, run: providers.RunConfig, rows: Sequence[dict], load: Calla
         )  # fmt: skip
     tokens = round(sum(lengths) * (run.epochs or 3))
     speed = tokens / made.record["seconds"]
-    told = {"door": CALLED[door], "rows": len(rows), "tokens": tokens, "tokens_per_second": speed}
-    return runs.Run(made.folder, {**told, **made.record})
+    told = {"door": CALLED[door], "rows": len(rows), "rows_hash": data.rows_hash(rows), "tokens": tokens}
+    return runs.Run(made.folder, {**told, "tokens_per_second": speed, **made.record})

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from helpers import data, doors, models, providers, runtime
+from helpers import data, doors, models, plots, providers, runs, runtime
 from helpers.runtime import CourseError
 
 HERE = runtime.machine()
@@ -44,11 +44,12 @@ def test_three_doors_train_the_same_losses_step_by_step_and_leave_adapters_that_
     import torch
 
     done = {door: doors.train(door, small, rows) for door in doors.CALLED}
-    losses = {door: torch.tensor(run.record["losses"]) for door, run in done.items()}
+    losses = {door: torch.tensor([entry["loss"] for entry in run.history]) for door, run in done.items()}
     assert {len(each) for each in losses.values()} == {6}
     for door in ("unsloth", "course"):
         assert (losses[door] - losses["peft"]).abs().max() < 0.05
     assert len({run.record["tokens"] for run in done.values()}) == 1
+    assert all(run.record["tokens_per_second"] > 0 and run.record["peak_memory_gb"] > 0.1 for run in done.values())
     question = torch.tensor([data.encode(rows[0], tokenizer)["input_ids"]])
     with torch.no_grad():
         base, *tuned = (
@@ -92,6 +93,23 @@ def test_unsloth_s_own_functions_take_the_arguments_by_name():
     assert done.stdout.splitlines()[-2:] == ["from_pretrained []", "get_peft_model []"]
 
 
+def test_trl_s_own_program_trains_from_the_file_and_leaves_an_adapter(small, rows, tokenizer):
+    def command_line(folder):
+        from transformers import Trainer
+        from trl import SFTTrainer
+        from trl.scripts import sft
+
+        SFTTrainer.compute_loss = Trainer.compute_loss  # its own is a GPU's
+        sft.main(*sft.make_parser().parse_args_and_config(["--config", "run.yaml"]))
+        return {}
+
+    files = {"run.yaml": providers.trl(small), "train.jsonl": providers.jsonl(rows, "trl")}
+    made = runs.apart(command_line, files=files)
+    models.load_model(made.folder / small.name)
+    config = json.loads((made.folder / small.name / "adapter_config.json").read_text(encoding="utf-8"))
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (4, 8, 0.0)
+
+
 def test_an_unknown_door_is_told_which_there_are(rows):
     with pytest.raises(CourseError, match="unsloth, peft, course"):
         doors.train("axolotl", providers.RunConfig("m", "r"), rows)
@@ -108,6 +126,22 @@ def test_what_is_in_the_way_of_unsloth_is_told_with_its_remedy(monkeypatch):
     assert "MLX" in doors.unsloth_problem()
     monkeypatch.setenv("COURSE_MEMORY_GB", "1.8")
     assert "memory" in doors.unsloth_problem()
+
+
+def test_recorded_runs_saw_the_same_tokens_and_learned_the_same_through_every_door():
+    runs_ = plots.recorded("", "unsloth")
+    assert {(one["name"], one["seed"]) for one in runs_} == {("few", 0), ("few", 1), ("few", 2), ("all", 0)}
+    for name, seed in {(one["name"], one["seed"]) for one in runs_}:
+        same = [one for one in runs_ if (one["name"], one["seed"]) == (name, seed)]
+        assert {one["door"] for one in same} == set(doors.CALLED.values())
+        assert len({one["tokens"] for one in same}) == len({one["machine"] for one in same}) == 1
+        early = [[entry["loss"] for entry in one["history"][:8]] for one in same]
+        assert all(max(step) - min(step) < 0.1 for step in zip(*early, strict=True))
+
+
+def test_every_claim_about_speed_has_a_date_and_an_address():
+    for claim in plots.recorded("", "claims"):
+        assert "20" in claim["date"] and claim["source"].startswith("https://") and claim["counted"]
 
 
 def test_nothing_here_exports_gguf_which_would_install_system_packages():
