@@ -111,10 +111,12 @@ def train(door: str, run: providers.RunConfig, rows: Sequence[dict], load: Calla
         `history`, `tokens` (real ones, seen in training), `tokens_per_second`, `peak_memory_gb`, on a GPU `gpu_gb`.
 
     Raises:
-        CourseError: an unknown door, or what stopped the training.
+        CourseError: an unknown door, Unsloth is not here, or what stopped the training.
     """
     if door not in CALLED:
         raise CourseError(f"There is no way to train through {door!r} here; there are {', '.join(CALLED)}.")
+    if door == "unsloth" and (problem := unsloth_problem()):
+        raise CourseError(problem)
     tokenizer, rows = models.load_tokenizer(), data.load(list(rows))
     lengths = [len(data.encode(row, tokenizer)["input_ids"]) for row in rows]
     files = {"train.jsonl": providers.jsonl(rows, "hosted" if door == "course" else door)}

@@ -120,6 +120,8 @@ def test_what_is_in_the_way_of_unsloth_is_told_with_its_remedy(monkeypatch):
     monkeypatch.setattr(doors.platform, "system", lambda: "Linux")
     monkeypatch.setattr(doors.importlib.util, "find_spec", lambda name: None)
     assert "helpers start" in doors.unsloth_problem()
+    with pytest.raises(CourseError, match="helpers start"):
+        doors.train("unsloth", providers.RunConfig("m", "r"), [])
     monkeypatch.setattr(doors.importlib.util, "find_spec", lambda name: object())
     assert doors.unsloth_problem() == ""
     monkeypatch.setattr(doors.platform, "system", lambda: "Darwin")
