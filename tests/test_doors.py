@@ -69,6 +69,28 @@ def test_a_training_is_found_again_and_this_process_never_sees_unsloth(small, ro
 
 
 @needs_unsloth
+def test_what_unsloth_merges_and_anybody_loads_gives_the_logits_of_the_adapter(small, rows, tokenizer):
+    import torch
+
+    def merge(folder, adapter):
+        from unsloth import FastLanguageModel
+
+        model, tokenizer = FastLanguageModel.from_pretrained(adapter, dtype="float32", load_in_4bit=False)
+        model.save_pretrained_merged(str(folder / "merged"), tokenizer, save_method="merged_16bit")
+        return {}
+
+    adapter = doors.train("unsloth", small, rows).folder
+    merged = runs.apart(merge, libraries=("unsloth",), adapter=str(adapter)).folder / "merged"
+    question = torch.tensor([data.encode(rows[0], tokenizer)["input_ids"]]).to(HERE.device)
+    with torch.no_grad():
+        base, apart, together = (
+            models.load_model(dtype="float32", **given)(question).logits
+            for given in ({}, {"adapter": adapter}, {"folder": merged})
+        )
+    assert (together - apart).norm() < 0.1 * (apart - base).norm()
+
+
+@needs_unsloth
 def test_a_loader_of_one_s_own_is_used_and_its_error_is_told(small, rows):
     def broken(calls):
         raise KeyError("no such call")

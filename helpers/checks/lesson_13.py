@@ -156,7 +156,7 @@ def loader(function) -> str:
             faults.append("it gives back something else than the model with adapters and its tokenizer, in this order")
     if faults := list(dict.fromkeys(faults)):
         raise Wrong(f"{len(faults)} left: {'; '.join(faults)}.")
-    return "All three. The first may cost speed without a word, the second trains another model, the third trains none."
+    return "All three. The first may cost speed unseen, the second trains other weights, the third loses the adapter."
 
 
 # --- 13-4: your own rows ---------------------------------------------------------------------------
