@@ -22,7 +22,6 @@ def main(arguments):
     parser = argparse.ArgumentParser(prog="python -m helpers", description="The fine-tuning course.")
     commands = parser.add_subparsers(dest="command", required=True)
     start = commands.add_parser("start", help="set everything up, check it, open the lessons in JupyterLab")
-    start.add_argument("--with", dest="extras", action="append", choices=["unsloth"], default=[])
     start.add_argument("--no-lab", action="store_true", help="stop before JupyterLab opens")
     start.add_argument("--no-browser", action="store_true", help="start JupyterLab, but open no browser")
     commands.add_parser("test", help="set up what the tests need and run pytest with what follows")
@@ -43,7 +42,7 @@ def main(arguments):
             return install.test(arguments[1:])
         chosen = parser.parse_args(arguments)
         if chosen.command == "start":
-            return install.start(chosen.extras, lab=not chosen.no_lab, browser=not chosen.no_browser)
+            return install.start(lab=not chosen.no_lab, browser=not chosen.no_browser)
         if chosen.command == "check":
             return install.check()
         handed_on = install.inside(arguments)  # the rest needs the course's packages

@@ -36,8 +36,8 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 WINDOW = ("transformers", "trl", "datasets", "peft")  # another version of these is another course
 NOT_ON_COLAB = {"jupyterlab", "ipykernel", "pytest", "nbval", "nbclient", "nbconvert", "nbformat", "ruff"}
 UNSLOTH = "unsloth==2026.10.9 unsloth_zoo==2026.10.9".split()  # their declared dependencies drag in CUDA
-UNSLOTH_NEEDS = """tyro protobuf sentencepiece rich typer pydantic json5 nest-asyncio structlog hf_transfer
-    einops regex msgspec pillow requests psutil""".split()
+UNSLOTH_NEEDS = """tyro==1.0.17 protobuf==7.36.2 sentencepiece==0.2.3 nest-asyncio==1.6.0 structlog==26.1.0
+    hf_transfer==0.1.9 einops==0.8.2 msgspec==0.22.0 rich typer pydantic json5 regex pillow requests psutil""".split()
 AGAIN = "run `python -m helpers start` again"
 DATA_REMEDY = "`git checkout -- data`, or unpack the course anew"
 ELSEWHERE = "or take the course in Colab or Binder (links in README.md)."
@@ -129,6 +129,15 @@ def torch_plan(
         return f"PyTorch {TORCH} with CUDA for the GPU here, about 3 GB", [f"torch=={TORCH}"]
     index = [] if offered else ["--index-url", CPU_INDEX]  # the default index brings gigabytes of CUDA along
     return f"PyTorch {TORCH} for the CPU, about 190 MB", [f"torch=={TORCH}+cpu", *index]
+
+
+def unsloth_plan(host: Host) -> tuple[str, list[str]]:
+    """What Unsloth (lesson 13) takes here: what to tell the learner, and the packages it needs (none: leave it)."""
+    if host.system == "Darwin":
+        return "none on macOS, where it trains with Apple's MLX; lesson 13 shows its recorded run", []
+    if host.system == "Linux" and host.gpu:  # PyTorch's CUDA build has brought Triton
+        return "Unsloth with bitsandbytes for the GPU here, about 100 MB", [*UNSLOTH_NEEDS, "bitsandbytes==0.50.2"]
+    return "Unsloth for the CPU, about 40 MB (180 on disk)", UNSLOTH_NEEDS
 
 
 def pins(requirements: str) -> dict[str, str]:
@@ -364,11 +373,8 @@ class Record:
         runtime.atomic_write(self.path, json.dumps(self.state, indent=1) + "\n")
 
 
-def set_up(extras: Sequence[str] = (), host: Host | None = None) -> tuple[Environment, Record]:
-    """Bring environment, PyTorch, packages, model and data here: stages 1 to 5 of 6, finished ones skipped.
-
-    Args:
-        extras: "unsloth" or nothing.
+def set_up(host: Host | None = None) -> tuple[Environment, Record]:
+    """Bring environment, PyTorch, packages, model and data here: stages 1 to 6 of 7, finished ones skipped.
 
     Raises:
         CourseError: a stage failed; says what helps.
@@ -378,7 +384,7 @@ def set_up(extras: Sequence[str] = (), host: Host | None = None) -> tuple[Enviro
     found = look(place.python)
     if problem := refusal(host, found.get("versions", {}).get("torch")):
         raise CourseError(problem)
-    say(f"[1/6] Environment: {place.text}" + ("" if found else ", made now …"))
+    say(f"[1/7] Environment: {place.text}" + ("" if found else ", made now …"))
     if not found:
         need, free = 12 if host.gpu else 5, shutil.disk_usage(ROOT).free / 2**30
         if free < need:
@@ -396,13 +402,13 @@ def set_up(extras: Sequence[str] = (), host: Host | None = None) -> tuple[Enviro
 
     torch = found["versions"].get("torch")
     if torch and "torch" in record.done:
-        say(f"[2/6] PyTorch {torch}: done before")
+        say(f"[2/7] PyTorch {torch}: done before")
     else:
         broken = ask(place.python, "-c", "import torch")[1] if torch else ""
         install = installer(place.python)
         offered = host.system == "Linux" and not (host.gpu or torch) and offers_cpu_build(install)
         text, arguments = torch_plan(host, torch, broken, offered)
-        say(f"[2/6] {text} …")
+        say(f"[2/7] {text} …")
         if arguments:
             handed = f"put its wheel ({arguments[0]}) into a folder, and name that in PIP_FIND_LINKS"
             run(
@@ -415,35 +421,52 @@ def set_up(extras: Sequence[str] = (), host: Host | None = None) -> tuple[Enviro
     pinned = [f"torch=={found['versions']['torch']}", *missing(requirements, {})]
     limits = runtime.atomic_write(runtime.home() / "limits.txt", "\n".join(pinned) + "\n")
     if "packages" in record.done and not wanted(host, requirements, found["versions"]):
-        say("[3/6] Packages of requirements.txt: done before")
+        say("[3/7] Packages of requirements.txt: done before")
     elif host.active == "colab":
-        say("[3/6] Packages that Colab lacks …")
+        say("[3/7] Packages that Colab lacks …")
         colab()
     else:
-        say("[3/6] Packages of requirements.txt, about 200 MB …")
+        say("[3/7] Packages of requirements.txt, about 200 MB …")
         run([*installer(place.python), "-c", limits, *pinned[1:]], "They were not installed: see above.")
         record.add("packages")
 
-    say("[4/6] " + " and ".join(["The course, importable from any folder", *extras]))
+    unsloth(host, place.python, limits, record, found["versions"])
+
     pointer = Path(found["packages"]) / "fine-tuning-course.pth"
+    say("[5/7] The course, importable from any folder")
     if not pointer.is_file() or pointer.read_text(encoding="utf-8") != f"{ROOT}\n":
         runtime.atomic_write(pointer, f"{ROOT}\n")
-    if "unsloth" in extras and "unsloth" not in record.done:
-        say("pip will complain that things Unsloth declares are missing: the course does without them.")
-        for words in (["--no-deps", *UNSLOTH], ["-c", limits, *UNSLOTH_NEEDS]):
-            run([*installer(place.python), *words], "Unsloth was not installed: see above.")
-        record.add("unsloth")
 
     wish = f"model {os.environ.get('COURSE_MODEL', '')}"
     if wish in record.done and not model_problem():
-        say("[5/6] Model and data: done before")
+        say("[6/7] Model and data: done before")
     else:
-        say("[5/6] Model and data …")
+        say("[6/7] Model and data …")
         run([place.python, "-m", "helpers", "fetch"], "The model is not here yet.")
         record.add(wish)
     if problem := data_problem():
         raise CourseError(f"The data are {problem}. Remedy: {DATA_REMEDY}; then {AGAIN}.")
     return place, record
+
+
+def unsloth(host: Host, python: Path, limits: Path, record: Record, versions: dict[str, str]) -> None:
+    """Stage 4: Unsloth without its declared dependencies, tried by importing it.
+
+    One elective needs it, so a failure is told and stops nothing; the next `start` tries again.
+    """
+    text, needs = unsloth_plan(host)
+    wish = " ".join(["unsloth", *UNSLOTH, *needs])
+    if not needs or (wish in record.done and versions.get("unsloth") == UNSLOTH[0].split("==")[1]):
+        return say(f"[4/7] Unsloth: {'done before' if needs else text}")
+    say(f"[4/7] {text} …")
+    try:
+        for words in (["-c", limits, *needs], ["--no-deps", *UNSLOTH]):  # in this order pip has nothing to regret
+            run([*installer(python), *words], "Unsloth was not installed.")
+        if problem := ask(python, "-c", "import unsloth")[1]:
+            raise CourseError(f"Unsloth is there, but does not start: {problem}.")
+    except CourseError as error:
+        return say(f"{error} The course goes on without it: lesson 13 shows its recorded run.")
+    record.add(wish)
 
 
 def colab() -> list[str]:
@@ -543,13 +566,13 @@ def no_news(python: Path) -> None:
         runtime.atomic_write(settings, '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}\n')
 
 
-def start(extras: Sequence[str] = (), lab: bool = True, browser: bool = True) -> int:
+def start(lab: bool = True, browser: bool = True) -> int:
     """Set everything up, check it, copy the lessons and open JupyterLab; returns the exit code."""
-    place, record = set_up(extras)
+    place, record = set_up()
     if "preflight" in record.done:
-        say("[6/6] Preflight: passed before (`python -m helpers check` repeats it)")
+        say("[7/7] Preflight: passed before (`python -m helpers check` repeats it)")
     else:
-        say("[6/6] Preflight …")
+        say("[7/7] Preflight …")
         if check():
             raise CourseError(f"Mend what says FAIL, then {AGAIN}.")
         record.add("preflight")

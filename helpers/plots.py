@@ -115,7 +115,7 @@ class LiveCurve:
             self.next_curve = now + min(8, 30 * (now - began))  # the first drawing takes long
 
 
-def recorded(prefix: str = "") -> list[dict[str, Any]]:
-    """The recorded runs (`data/recorded/runs.json`, made by `record.py` there) whose name starts with `prefix`."""
-    text = (runtime.ROOT / "data" / "recorded" / "runs.json").read_text(encoding="utf-8")
+def recorded(prefix: str = "", file: str = "runs") -> list[dict[str, Any]]:
+    """The recorded runs whose name starts with `prefix`, of a file in `data/recorded`, made by the script beside it."""
+    text = (runtime.ROOT / "data" / "recorded" / f"{file}.json").read_text(encoding="utf-8")
     return [run for run in json.loads(text) if run["name"].startswith(prefix)]

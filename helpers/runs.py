@@ -5,14 +5,19 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import inspect
 import json
 import os
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import runtime
+from .runtime import CourseError
 
 LIBRARIES = ("torch", "transformers", "trl", "peft")
 
@@ -86,3 +91,59 @@ def remember(kind: str, make: Callable[[], dict], **parts: Any) -> dict:
     if not path.is_file():
         runtime.atomic_write(path, json.dumps(make(), ensure_ascii=False))
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+# --- in a process of their own -------------------------------------------------------------------
+
+_SCRIPT = """
+if __name__ == "__main__":
+    import json, pathlib, sys
+    sys.path.insert(0, sys.argv[1])
+    folder = pathlib.Path.cwd()
+    record = {name}(folder, **json.loads((folder / "arguments.json").read_text(encoding="utf-8")))
+    from helpers import runtime
+    record = {{**record, "peak_memory_gb": runtime.peak_memory() / 2**30}}
+    (folder / "told.json").write_text(json.dumps(record), encoding="utf-8")
+"""
+
+
+def apart(
+    *functions: Callable, files: dict[str, str] | None = None, libraries: tuple[str, ...] = (), **arguments
+) -> Run:
+    """Run functions of a notebook in a Python of their own, or find the run that has done so already.
+
+    What they import and change there leaves this process alone, and the memory is theirs alone. Their source is
+    sent, so they import what they use, themselves.
+
+    Args:
+        functions: the last one is called, with `folder` (a Path: its current folder, the run's) and the
+            `arguments`, and returns a dict of JSON values, the record; the others are there for it to call.
+        files: names and texts of files that lie in that folder.
+        libraries: distributions whose versions decide the result, besides those of the course.
+        arguments: JSON values.
+
+    Returns:
+        The run; its record has what was returned, and `peak_memory_gb`.
+
+    Raises:
+        CourseError: the functions stopped with an error; its last lines are told.
+    """
+    source = "\n\n".join(textwrap.dedent(inspect.getsource(function)) for function in functions)
+    name, files = functions[-1].__name__, files or {}
+    versions = {library: importlib.metadata.version(library) for library in libraries}
+    run_key = key(source=source, files=files, arguments=arguments, versions=versions, machine=runtime.machine().kind)
+    with runtime.lock(f"run-{run_key}"):
+        if done := find(run_key):
+            return done
+        folder = unfinished(run_key)
+        files = {"work.py": source + _SCRIPT.format(name=name), "arguments.json": json.dumps(arguments), **files}
+        for file, text in files.items():
+            runtime.atomic_write(folder / file, text)
+        done = subprocess.run(
+            [sys.executable, "work.py", str(runtime.ROOT)], cwd=folder, env={**os.environ, "PYTHONUTF8": "1"},
+            capture_output=True, encoding="utf-8", errors="replace",
+        )  # fmt: skip
+        if done.returncode:
+            told = "\n".join(done.stderr.strip().splitlines()[-6:])
+            raise CourseError(f"{name} stopped in its own process:\n{told}")
+        return finish(run_key, json.loads((folder / "told.json").read_text(encoding="utf-8")))

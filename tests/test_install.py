@@ -6,6 +6,7 @@ import ast
 import importlib.metadata
 import json
 import os
+import platform
 import re
 import socket
 import subprocess
@@ -254,7 +255,7 @@ def computer(tmp_path, monkeypatch):
 
 def test_a_fresh_machine_goes_through_all_stages_once(computer, capsys):
     install.set_up(host=LINUX)
-    torch, packages, fetch = computer.commands
+    torch, packages, _, _, fetch = computer.commands
     assert torch[-1] == "torch==2.13.0+cpu" and fetch[-2:] == ["helpers", "fetch"]
     assert set(packages) >= {f"{name}=={version}" for name, version in PINS.items() if name != "torch"}
     limits = Path(packages[packages.index("-c") + 1]).read_text(encoding="utf-8")
@@ -262,11 +263,11 @@ def test_a_fresh_machine_goes_through_all_stages_once(computer, capsys):
     assert (computer.packages / "fine-tuning-course.pth").read_text(encoding="utf-8") == f"{ROOT}\n"
     capsys.readouterr()
     install.set_up(host=LINUX)
-    assert len(computer.commands) == 3
-    assert capsys.readouterr().out.count("done before") == 3
+    assert len(computer.commands) == 5
+    assert capsys.readouterr().out.count("done before") == 4
 
 
-@pytest.mark.parametrize("stop, left", [("torch==", 3), ("trl==", 2), ("fetch", 1)])
+@pytest.mark.parametrize("stop, left", [("torch==", 5), ("trl==", 4), ("unsloth==", 3), ("fetch", 1)])
 def test_an_interrupted_stage_is_the_one_that_is_taken_up_again(computer, stop, left):
     computer.stop = stop
     with pytest.raises(KeyboardInterrupt):
@@ -288,7 +289,7 @@ def test_a_record_cut_short_only_costs_time(computer):
     install.set_up(host=LINUX)
     (computer.packages / "home" / "setup.json").write_text('{"abc": ["tor', encoding="utf-8")
     install.set_up(host=LINUX)
-    assert len(computer.commands) == 5  # PyTorch is there and stays
+    assert len(computer.commands) == 9  # PyTorch is there and stays
 
 
 def test_another_requirements_txt_installs_again(computer, tmp_path, monkeypatch):
@@ -311,14 +312,65 @@ def test_a_present_torch_is_kept_and_pinned_while_packages_are_installed(compute
     assert Path(packages[packages.index("-c") + 1]).read_text().startswith("torch==2.9.0+cu126\n")
 
 
-def test_unsloth_comes_only_when_asked_for_and_without_its_dependencies(computer):
+def test_unsloth_comes_last_without_its_dependencies_and_touches_no_pin(computer):
     install.set_up(host=LINUX)
+    _, packages, needs, bare, _ = computer.commands
+    assert (
+        bare[-3:] == ["--no-deps", *install.UNSLOTH] and needs[-len(install.UNSLOTH_NEEDS) :] == install.UNSLOTH_NEEDS
+    )
+    assert needs[needs.index("-c") + 1] == packages[packages.index("-c") + 1]
+    assert not {word.split("==")[0] for word in needs if "==" in word} & set(PINS)
+
+
+def test_another_unsloth_than_the_course_s_is_replaced(computer):
+    install.set_up(host=LINUX)
+    computer.versions["unsloth"], computer.commands = "2027.1.1", []
+    install.set_up(host=LINUX)
+    assert [command[-1] for command in computer.commands] == [install.UNSLOTH_NEEDS[-1], install.UNSLOTH[-1]]
+
+
+@pytest.mark.parametrize("fault", ["no wheel", "does not start"])
+def test_where_unsloth_fails_the_course_goes_on_and_the_next_start_tries_again(computer, monkeypatch, fault, capsys):
+    def run(command, failing):
+        if fault == "no wheel" and "tyro" in str(command):
+            raise CourseError(failing)
+        computer.run(command, failing)
+
+    def ask(*words):
+        return ("", "No module named 'triton'") if words[-1] == "import unsloth" else computer.ask(*words)
+
+    monkeypatch.setattr(install, "run", run)
+    if fault == "does not start":
+        monkeypatch.setattr(install, "ask", ask)
+    install.set_up(host=LINUX)
+    told = capsys.readouterr().out
+    assert "lesson 13 shows its recorded run" in told and ("triton" in told) == (fault == "does not start")
+    assert computer.commands[-1][-1] == "fetch"
+    monkeypatch.setattr(install, "run", computer.run)
+    monkeypatch.setattr(install, "ask", computer.ask)
     computer.commands = []
-    install.set_up(["unsloth"], host=LINUX)
-    bare, needs = computer.commands
-    assert bare[-3:] == ["--no-deps", *install.UNSLOTH] and "-c" in needs and "tyro" in needs
-    install.set_up(["unsloth"], host=LINUX)
-    assert len(computer.commands) == 2
+    install.set_up(host=LINUX)
+    assert computer.commands[-1][-1] == install.UNSLOTH[-1]
+
+
+@pytest.mark.parametrize(
+    ("host", "word", "extra"),
+    [
+        (LINUX, "for the CPU", []),
+        (LINUX_GPU, "bitsandbytes for the GPU", ["bitsandbytes"]),
+        (Host("Windows", gpu=True), "for the CPU", []),  # PyTorch there is for the CPU
+    ],
+)
+def test_cuda_parts_come_only_where_pytorch_has_cuda(host, word, extra):
+    text, needs = install.unsloth_plan(host)
+    assert word in text and "MB" in text
+    assert [need.split("==")[0] for need in needs if need not in install.UNSLOTH_NEEDS] == extra
+
+
+def test_a_mac_is_told_that_it_gets_the_recorded_run(computer, capsys):
+    install.set_up(host=MAC)
+    assert "MLX" in capsys.readouterr().out
+    assert not any("unsloth" in word for command in computer.commands for word in command)
 
 
 def test_a_python_without_ensurepip_is_told_what_to_install(computer, monkeypatch):
@@ -617,7 +669,7 @@ def test_start_checks_copies_and_opens_the_first_lesson(monkeypatch, tmp_path, c
         monkeypatch.delenv(name, raising=False)
     python = tmp_path / ".venv" / "bin" / "python"
     place, opened, checks = install.Environment(python, True, ""), [], []
-    monkeypatch.setattr(install, "set_up", lambda extras: (place, install.Record("here")))
+    monkeypatch.setattr(install, "set_up", lambda: (place, install.Record("here")))
     monkeypatch.setattr(install, "check", lambda: checks.append(1) or int(len(checks) == 1))
     monkeypatch.setattr(install, "copy_lessons", lambda: ["00.ipynb has a new version"])
     monkeypatch.setattr(install, "foreground", lambda command: opened.append(command) or 0)
@@ -653,6 +705,8 @@ def test_pins_are_exact_and_inside_unsloth_s_window():
 def test_this_environment_is_the_pinned_one():
     installed = {found.name: found.version for found in importlib.metadata.distributions()}
     assert install.missing(REQUIREMENTS, installed, None) == []
+    if platform.system() != "Darwin":
+        assert installed.items() >= dict(pin.split("==") for pin in install.UNSLOTH).items()
 
 
 @pytest.mark.parametrize("script", ["binder/postBuild", "binder/start", ".ci/run"])

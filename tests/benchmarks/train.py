@@ -4,7 +4,7 @@
 peers see the same rows in the same batches of eight, with adapters of rank 16 on all linear layers in the dtype
 of the weights. The two in float32 stand for processors without bfloat16 instructions. Timed is `train()`, start
 to return; the first step's warm-up is in it, so few rows flatter nobody. Unsloth takes part where it is
-installed; the course does not need it, and what it wants on a CPU is in FOR_UNSLOTH.
+installed, as `python -m helpers start` does.
 """
 
 from __future__ import annotations
@@ -26,10 +26,6 @@ from helpers import data, models, plots, runtime, training  # noqa: E402
 FILE = Path(__file__).with_suffix(".json")
 BATCH = 8
 PEERS = ("TRL, defaults (float32)", "this course, float32", "TRL, at its best", "Unsloth", "this course")
-FOR_UNSLOTH = (
-    "pip install --no-deps unsloth==2026.10.9 unsloth_zoo==2026.10.9 && pip install tyro protobuf sentencepiece rich "
-    "typer pydantic json5 nest-asyncio structlog hf_transfer einops regex msgspec pillow requests psutil"
-)
 FLOAT32 = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}  # the course then takes the processor for one without bfloat16
 
 
@@ -193,7 +189,7 @@ def main(count: int, repeats: int) -> None:
     present = importlib.util.find_spec("unsloth")
     peers = [peer for peer in PEERS if peer != "Unsloth" or present]
     if not present:
-        print(f"Unsloth is not installed, so it does not take part. {FOR_UNSLOTH}", file=sys.stderr)
+        print("Unsloth is not installed, so it does not take part: `python -m helpers start`.", file=sys.stderr)
     found: dict[str, list[dict]] = {peer: [] for peer in peers}
     heights = []
     for _ in range(repeats):
