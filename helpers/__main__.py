@@ -1,4 +1,4 @@
-"""The commands: `python -m helpers start | test | check | fetch | pack | build`.
+"""The commands: `python -m helpers start | test | check | fetch | pack | assess | build`.
 
 Pythons too old for the course must still be able to read this file and say so: no newer syntax here.
 """
@@ -28,6 +28,10 @@ def main(arguments):
     commands.add_parser("check", help="only the preflight: OK or FAIL with the remedy, item by item")
     commands.add_parser("fetch", help="only bring the model to disk")
     commands.add_parser("pack", help="write course-model.zip for learners whose network is poor")
+    assess = commands.add_parser("assess", help="check an assignment handed in, or a folder of them into a CSV")
+    assess.add_argument("folder", help="a submission, or a folder that holds a folder for each")
+    assess.add_argument("--csv", help="the table to write; by default assessment.csv in the folder")
+    assess.add_argument("--rerun", type=int, default=100, help="rows that each adapter answers again; 0 for none")
     build = commands.add_parser("build", help="make lessons/ from the masters in solutions/")
     build.add_argument("names", nargs="*", help="masters to build, such as 07; without names, all")
     how = build.add_mutually_exclusive_group()
@@ -52,6 +56,10 @@ def main(arguments):
             from . import authoring
 
             return authoring.main(chosen.names, chosen.how, chosen.runs)
+        elif chosen.command == "assess":
+            from . import rubric
+
+            return rubric.main(chosen.folder, chosen.csv, chosen.rerun)
         else:
             from . import models
 

@@ -1,0 +1,370 @@
+"""The check of an assignment: marks with reasons, for one submission or for a folder of them.
+
+Figures are recomputed from the answers, the adapter answers again, and the verdict is that of `evaluation.compare`.
+Whether tuning won or lost earns nothing. Another rubric, such as the capstone's, is another tuple of `Criterion`.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import io
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import assignment, baselines, data, evaluation, models, runtime
+from .assignment import CONFIG, EVIDENCE, HOSTED, OPPONENT, TUNED, WEIGHTS, Submission
+from .evaluation import Report, Table, f1
+from .runtime import CourseError
+
+VERDICTS = ("better", "worse", "cannot tell")
+SLACK = 0.02  # in F1: another machine rounds otherwise; bfloat16 and float32 were 0.010 apart on 100 rows
+
+
+class Lost(CourseError):
+    """Raised by a judge: why points are lost, and which share of them is kept."""
+
+    def __init__(self, reason: str, share: float = 0.0):
+        super().__init__(reason)
+        self.share = share
+
+
+class NotCounted(Exception):
+    """Raised by a judge: why this criterion does not count here."""
+
+
+# --- the judges ----------------------------------------------------------------------------------
+
+
+def notebook(s: Submission) -> str:
+    """Saved after a run from top to bottom, without an error that is not meant."""
+    code = [cell for cell in s.need("notebook.ipynb").cells if cell.cell_type == "code" and cell.source.strip()]
+    counts = [cell.execution_count for cell in code if cell.execution_count is not None]
+    again = "Restart, run all, save, and pack it again."
+    if not counts or len(counts) < len(code):
+        left = f"{len(code) - len(counts)} of {len(code)} code cells"
+        raise Lost(f"In the saved copy {left} have not run. {again}", 0.5 if counts else 0.0)
+    for cell in code:
+        errors = [output.ename for output in cell.outputs if output.output_type == "error"]
+        if errors and "raises-exception" not in cell.metadata.get("tags", []):
+            raise Lost(f"A cell ends with {errors[0]:.40}. {again}", 0.5)
+    if counts != sorted(counts):
+        raise Lost(f"The cells were run in another order than they stand. {again}", 0.5)
+    return f"{len(code)} code cells, run from top to bottom."
+
+
+@functools.cache
+def _answers(split: str) -> dict[str, list[str]]:
+    """Question -> right answer, of the course's rows."""
+    return {str(data.prompt(row)): data.answer(row) for row in data.load(split)}
+
+
+def _of_the_course(rows: Sequence[dict]) -> bool:
+    return all(str(data.prompt(row)) in _answers("validation") for row in rows)
+
+
+def same_rows(s: Submission) -> str:
+    """Both systems answered the rows handed in, which nobody trained on or changed."""
+    rows, tuned, opponent = s.need("rows.jsonl", TUNED, OPPONENT)
+    if seen := [data.title(row) for row in rows if str(data.prompt(row)) in _answers("train")]:
+        raise Lost(f"{len(seen)} of the rows stand in the course's training rows, such as {seen[0]!r:.40}.")
+    right = _answers("validation")
+    if changed := [row for row in rows if right.get(str(data.prompt(row)), data.answer(row)) != data.answer(row)]:
+        raise Lost(f"The right answers of {len(changed)} of the course's rows are not the course's.")
+    if [row["text"] for row in tuned.rows] == [row["text"] for row in opponent.rows]:
+        raise Lost("Both reports hold the same answers, word for word. Was one of them saved twice?")
+    whose = "the course's validation rows" if _of_the_course(rows) else "rows of one's own"
+    return f"{tuned.n} of {whose} ({tuned.rows_hash}), the same on both sides."
+
+
+@functools.cache
+def _tagger() -> evaluation.System:
+    return baselines.tagger(data.load("train"))
+
+
+def strong_opponent(s: Submission) -> str:
+    """The best alternative that was measured, and no worse than a linear tagger trained on the course's rows."""
+    rows, opponent = s.need("rows.jsonl", OPPONENT)
+    named, measured = f"{opponent.name!r} reaches F1 {f1(opponent.rows):.2f}", s.alternatives
+    for other in measured:
+        if evaluation.compare(other, opponent).verdict == "better":
+            raise Lost(f"{named}, and {other.name!r}, which you measured as well, {f1(other.rows):.2f}: take that.")
+    tagger = evaluation.evaluate(_tagger(), rows, "tagger")
+    if evaluation.compare(opponent, tagger).verdict == "worse":
+        raise Lost(
+            f"{named}; a linear tagger, trained on the course's rows in seconds, {f1(tagger.rows):.2f}. Compare with "
+            "that, or with something as good."
+        )
+    if _of_the_course(rows):
+        return f"{named}, no worse than the course's linear tagger."
+    if len(measured) < 2:
+        raise Lost(f"{named}, but it is the only one measured. Hand in another to show that it is the best.", 0.5)
+    return f"{named}, the best of {len(measured)} alternatives measured."
+
+
+def figures(s: Submission) -> dict[str, float]:
+    """Every figure that a card may cite, recomputed: those of both reports, of the comparison, of the record."""
+    pair, record = s.comparison, s.parts.get("record.json", {})
+    found = {f"tuned {name}": value for name, value in pair.a.metrics.items()}
+    found |= {f"opponent {name}": value for name, value in pair.b.metrics.items()}
+    found |= {name: getattr(pair, name) for name in ("difference", "low", "high", "detectable")} | {"n": pair.a.n}
+    return found | ({"training seconds": record["seconds"]} if type(record.get("seconds")) in (int, float) else {})
+
+
+def _near(cited: float, right: float) -> bool:
+    """Whether a cited figure is the right one, rounded: to a hundredth up to 1, else to a fiftieth of itself."""
+    return abs(cited - right) <= (0.0055 if abs(right) <= 1 else 0.02 * abs(right))
+
+
+def cited_figures(s: Submission) -> str:
+    """Each figure on the card is what the answers give. One wrong figure loses all points, a lacking one its share."""
+    cited = {name: value for name, value in s.evidence.items() if name != "verdict"}
+    right, wanted = figures(s), EVIDENCE[:-1]
+    for name, value in cited.items():
+        if name not in right:
+            raise Lost(f"No report gives a figure called {name!r:.40}. There are {', '.join(right)}.")
+        if type(value) not in (int, float) or not _near(value, right[name]) or (name == "n" and value != right["n"]):
+            percent = type(value) in (int, float) and _near(value / 100, right[name])
+            hint = " Write shares between 0 and 1." if percent else ""
+            raise Lost(f"The card says {name} {value!r:.20}; the answers handed in give {right[name]:.3f}.{hint}")
+    if lacking := [name for name in wanted if name not in cited]:
+        raise Lost(f"Not cited: {', '.join(lacking)}.", 1 - len(lacking) / len(wanted))
+    told = " ".join(str(s.need("card.json").get(name)) for name in ("because", "alternative"))
+    decimals = re.findall(r"(?<![\d.])0?\.\d{2,4}(?!\d)", told)  # in the text: pointed out, but they cost nothing
+    strange = [text for text in decimals if not any(_near(float(text), known) for known in right.values())]
+    note = f" In the text, but in no report: {', '.join(strange)}." if strange else ""
+    return f"All {len(cited)} follow from the answers.{note}"
+
+
+def verdict(s: Submission) -> str:
+    """The verdict on the card is that of the paired comparison."""
+    claimed, pair = str(s.evidence.get("verdict")).lower(), s.comparison
+    said = [known for known in VERDICTS if known in claimed]
+    told = str(pair).replace("\n", "; ")
+    if len(said) != 1 or not pair.verdict.startswith(said[0]):
+        raise Lost(f"The card says {claimed!r:.40}. The same rows, in pairs: {told}.")
+    return f"{told}."
+
+
+def card(s: Submission) -> str:
+    """Every field of the card is there."""
+    if problems := assignment.card_problems(s.need("card.json")):
+        raise Lost("; ".join(problems), max(0.0, 1 - len(problems) / len(assignment.CARD)))
+    return "Decision, evidence, best alternative, cost, and what would change it."
+
+
+def decision(s: Submission) -> str:
+    """Not marked, unless the rows contradict it."""
+    choice = str(s.need("card.json").get("choice"))
+    if choice.startswith("tune") and s.comparison.verdict == "worse":
+        raise Lost(f"It says {choice!r:.40}, and its own rows say that the tuned model is worse than the opponent.")
+    raise NotCounted(f"Not marked, as it is yours to make: {choice!r:.40}. Your evidence does not contradict it.")
+
+
+# --- the adapter answers again -------------------------------------------------------------------
+
+
+def adapter(s: Submission) -> str:
+    """Put on the base model, the adapter gives answers as good as its report's, no better and no worse."""
+    tuned, folder = s.need(TUNED), s.folder
+    if s.need("card.json").get("door") in HOSTED and not (folder / CONFIG).exists():
+        job, name = (s.need("record.json").get(key) for key in ("id", "fine_tuned_model"))
+        if not isinstance(job, str) or not isinstance(name, str):
+            raise Lost("Of a hosted model record.json has to give the job's id and its fine_tuned_model.")
+        raise NotCounted(f"Taken on trust, as a hosted model cannot be run here: job {job:.60}, model {name:.80}.")
+    config = plain_lora(*s.need(CONFIG, WEIGHTS), models.fetch())
+    if s.rerun < 1:
+        raise NotCounted("It fits the base model. It was not asked again.")
+    rows = s.need("rows.jsonl")[: s.rerun]
+    with tempfile.TemporaryDirectory() as copy:
+        runtime.atomic_write(Path(copy, Path(CONFIG).name), json.dumps(config))
+        shutil.copyfile(assignment.plain_file(folder, WEIGHTS), Path(copy, Path(WEIGHTS).name))
+        model, tokenizer = models.load_model(copy), models.load_tokenizer()
+        again = evaluation.evaluate(evaluation.prompted(model, tokenizer, progress=False), rows, "asked again")
+    pair = evaluation.compare(again, Report("as handed in", tuned.rows[: len(rows)], again.rows_hash, "", ""))
+    here, there = (f"{f1(report.rows):.2f}" for report in (pair.a, pair.b))
+    told = f"Asked again, it reaches F1 {here} on {len(rows)} rows; its report says {there}."
+    if abs(pair.difference) > SLACK and (pair.low > 0 or pair.high < 0):
+        raise Lost(f"This adapter did not give these answers. {told}")
+    return told
+
+
+def plain_lora(config: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]], base: Path) -> dict[str, Any]:
+    """A configuration made anew for tensors that are plain LoRA and fit the base model.
+
+    Only rank and scaling are taken from the one handed in, for others of its fields name modules to import.
+
+    Raises:
+        Lost: the tensors are of another kind, or for another model.
+    """
+    rank, alpha, named = config.get("r"), config.get("lora_alpha"), str(config.get("base_model_name_or_path"))[-60:]
+    odd = [n for n in ("use_dora", "alpha_pattern", "layer_replication", "alora_invocation_tokens") if config.get(n)]
+    plain = config.get("peft_type") == "LORA" and config.get("init_lora_weights") in (True, False, None, "gaussian")
+    if odd or not plain:
+        raise Lost("Only plain LoRA is asked again; adapter_config.json has another kind or another initialisation.")
+    if type(rank) is not int or not 0 < rank <= 1024 or type(alpha) not in (int, float) or not 0 < alpha <= 1e5:
+        raise Lost(f"adapter_config.json: r={rank!r:.20} and lora_alpha={alpha!r:.20} are no adapter's.")
+    weights = {name: shape for file in base.glob("*.safetensors") for name, shape in assignment.shapes(file).items()}
+    modules = set()
+    for name, shape in tensors.items():
+        found = re.fullmatch(r"base_model\.model\.(.+)\.lora_([AB])\.weight", name)
+        weight = weights.get(f"{found[1]}.weight") if found else None
+        if not weight or shape != ((rank, weight[1]) if found[2] == "A" else (weight[0], rank)):
+            raise Lost(f"It does not fit the base model at {name[-60:]} {shape}. It was trained on {named!r}, it says.")
+        modules.add(found[1])
+    if not modules or len(tensors) != 2 * len(modules):
+        raise Lost("The adapter's tensors do not come in pairs, A and B.")
+    kept = {"r": rank, "lora_alpha": alpha, "use_rslora": config.get("use_rslora") is True}
+    return {"peft_type": "LORA", "task_type": "CAUSAL_LM", "target_modules": sorted(modules), **kept}
+
+
+# --- marks ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One line of a rubric; `judge` returns the reason for full points, or raises `Lost` or `NotCounted`."""
+
+    name: str
+    points: int
+    judge: Callable[[Submission], str]
+
+
+RUBRIC = (
+    Criterion("notebook", 10, notebook), Criterion("same rows", 15, same_rows),
+    Criterion("strong opponent", 20, strong_opponent), Criterion("cited figures", 20, cited_figures),
+    Criterion("adapter", 15, adapter), Criterion("verdict", 10, verdict), Criterion("card", 10, card),
+    Criterion("decision", 10, decision),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Points out of `of`, which is 0 where a criterion does not count, and the reason."""
+
+    criterion: str
+    points: float
+    of: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A submission's marks; shows as a table in a notebook and as text elsewhere."""
+
+    name: str
+    marks: list[Mark]
+
+    @property
+    def total(self) -> int:
+        """Points of 100: the share of those that count here."""
+        return round(100 * sum(mark.points for mark in self.marks) / max(1, sum(mark.of for mark in self.marks)))
+
+    def table(self) -> Table:
+        """A row per criterion, and the total."""
+        rows = [(m.criterion, f"{m.points:g} of {m.of}" if m.of else "not counted", m.reason) for m in self.marks]
+        rows.append(("total", f"{self.total} of 100", ""))
+        return Table([dict(zip(("criterion", "points", "reason"), row, strict=True)) for row in rows])
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+    def __repr__(self) -> str:
+        lines = [f"{row['points']:>11}  {row['criterion']}: {row['reason']}" for row in self.table()]
+        return "\n".join([f"{self.name!r}", *lines])
+
+
+def check(folder: Path | str, *, rerun: int = 100, rubric: Sequence[Criterion] = RUBRIC) -> Assessment:
+    """Judge one submission. Whatever is wrong with it costs points and is named; it never raises.
+
+    Args:
+        folder: the submission, as `assignment.hand_in` packs it.
+        rerun: rows that the adapter answers again, the first ones; 0 for none.
+        rubric: the criteria.
+    """
+    folder, marks = Path(folder), []
+    submission = dataclasses.replace(assignment.read(folder), rerun=rerun)
+    for criterion in rubric:
+        share, of = 1.0, criterion.points
+        try:
+            reason = criterion.judge(submission)
+        except CourseError as error:
+            share, reason = getattr(error, "share", 0.0), str(error)
+        except NotCounted as error:
+            of, reason = 0, str(error)
+        except Exception as error:  # a broken submission must not stop those after it
+            share, reason = 0.0, f"Could not be judged: {type(error).__name__}: {error}"
+        marks.append(Mark(criterion.name, round(of * share, 1), of, _plain(reason)))
+    return Assessment(_plain(folder.name), marks)
+
+
+def _plain(text: str) -> str:
+    """One line that can be printed and encoded, whatever a submission has put into it."""
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text.encode("utf-8", "replace").decode())
+    return " ".join(text.split())[:500]
+
+
+def check_all(folder: Path | str, **options: Any) -> Iterator[Assessment]:
+    """Judge every submission in a folder, one after another, in the order of their names.
+
+    Args:
+        folder: holds a folder per submission.
+        options: as for `check`.
+
+    Raises:
+        CourseError: there is none.
+    """
+    folder = Path(folder)
+    found = sorted(path for path in folder.glob("[!.]*") if path.is_dir()) if folder.is_dir() else []
+    if not found:
+        raise CourseError(f"{folder} holds no submissions: it should hold a folder for each.")
+    return (check(path, **options) for path in found)
+
+
+def safe_cell(value: Any) -> str:
+    """Text that no spreadsheet takes for a formula, wherever it cuts a line into cells.
+
+    An apostrophe goes before =, +, - and @ (their wide forms, too) at the beginning and after what may separate
+    cells or lines. After OWASP, *CSV Injection*.
+    """
+    return re.sub(r"(^|[,;|\"'\t\r\n])(\s*)(?=[=+\-@＝＋－＠])|^(?=[\t\r\n])", r"\1\2'", str(value))
+
+
+def table_csv(assessments: Sequence[Assessment]) -> str:
+    """A CSV table for the instructor: submission, total, and points and reason of each criterion."""
+    page = io.StringIO()
+    writer = csv.writer(page, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    criteria = [mark.criterion for mark in assessments[0].marks]
+    writer.writerow(["submission", "total", *criteria, *(f"{name}: why" for name in criteria)])
+    for one in assessments:
+        points = [mark.points if mark.of else "not counted" for mark in one.marks]
+        writer.writerow(map(safe_cell, [one.name, one.total, *points, *(mark.reason for mark in one.marks)]))
+    return "\ufeff" + page.getvalue()  # without this mark Excel takes UTF-8 for something else
+
+
+def main(folder: Path | str, target: Path | str | None = None, rerun: int = 100) -> int:
+    """The command `assess`: show one submission's marks, or write a CSV of a folder of them.
+
+    Args:
+        folder: a submission, or a folder of submissions.
+        target: the CSV to write; by default `assessment.csv` in `folder`.
+        rerun: as for `check`.
+    """
+    folder, done = Path(folder), []
+    if any((folder / name).exists() for name in ("card.json", "rows.jsonl", "notebook.ipynb")):
+        print(check(folder, rerun=rerun))
+        return 0
+    target = Path(target or folder / "assessment.csv")
+    for one in check_all(folder, rerun=rerun):
+        done.append(one)
+        runtime.atomic_write(target, table_csv(done))  # after each, so that nothing is lost if it is stopped
+        print(f"{one.total:>4} of 100  {ascii(one.name)}", flush=True)
+    print(f"Reasons: {target}")
+    return 0
