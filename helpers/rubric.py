@@ -334,7 +334,8 @@ def safe_cell(value: Any) -> str:
     An apostrophe goes before =, +, - and @ (their wide forms, too) at the beginning and after what may separate
     cells or lines. After OWASP, *CSV Injection*.
     """
-    return re.sub(r"(^|[,;|\"'\t\r\n])(\s*)(?=[=+\-@＝＋－＠])|^(?=[\t\r\n])", r"\1\2'", str(value))
+    text = re.sub(r"(^|[,;|\"'\t\r\n])(\s*)(?=[=+\-@＝＋－＠])", r"\1\2'", str(value))
+    return f"'{text}" if text.startswith(("\t", "\r", "\n")) else text
 
 
 def table_csv(assessments: Sequence[Assessment]) -> str:
@@ -344,7 +345,7 @@ def table_csv(assessments: Sequence[Assessment]) -> str:
     criteria = [mark.criterion for mark in assessments[0].marks]
     writer.writerow(["submission", "total", *criteria, *(f"{name}: why" for name in criteria)])
     for one in assessments:
-        points = [mark.points if mark.of else "not counted" for mark in one.marks]
+        points = [f"{mark.points:g}" if mark.of else "not counted" for mark in one.marks]
         writer.writerow(map(safe_cell, [one.name, one.total, *points, *(mark.reason for mark in one.marks)]))
     return "\ufeff" + page.getvalue()  # without this mark Excel takes UTF-8 for something else
 

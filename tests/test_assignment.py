@@ -153,8 +153,8 @@ def test_tuning_that_lost_earns_full_marks_too(pack, marks):
 
 
 def test_rows_of_ones_own_earn_full_marks_with_two_alternatives_and_less_with_one(pack, marks, reports):
-    one = saying([["apples"]] * 4, OWN, "always apples")
-    two = saying([["apples", "rice"]] * 4, OWN, "always both")
+    one = saying([["apples", "rice"]] * 4, OWN, "always the first order")
+    two = saying([*map(data.answer, OWN[:3]), ["water"]], OWN, "rules")
     own = {"tuned": "good, own", "opponent": two, "rows": OWN}
     assert marks(pack(**own, others=[one]))["total"] == 100
     points, reason = marks(pack(**own))["strong opponent"]
@@ -594,7 +594,7 @@ def test_no_cell_begins_like_a_formula_wherever_a_line_is_cut(text, separator):
     one = rubric.Assessment(text, [rubric.Mark("c", 1, 1, text)])
     page = rubric.table_csv([one]).removeprefix("\ufeff")
     cut = [part for line in page.splitlines() for part in line.replace('"', "").split(separator)]
-    for cell in [*cut, *(cell for row in csv.reader(io.StringIO(page), delimiter=separator) for cell in row)]:
+    for cell in [*cut, *(cell for row in csv.reader(io.StringIO(page, newline="")) for cell in row)]:
         assert cell.strip()[:1] not in tuple("=+-@＝＋－＠") and cell[:1] not in ("\t", "\r")
 
 

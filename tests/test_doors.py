@@ -152,17 +152,6 @@ def test_what_is_in_the_way_of_unsloth_is_told_with_its_remedy(monkeypatch):
     assert "memory" in doors.unsloth_problem()
 
 
-def test_recorded_runs_saw_the_same_tokens_and_learned_the_same_through_every_door():
-    runs_ = plots.recorded("", "unsloth")
-    assert {(one["name"], one["seed"]) for one in runs_} == {("few", 0), ("few", 1), ("few", 2), ("all", 0)}
-    for name, seed in {(one["name"], one["seed"]) for one in runs_}:
-        same = [one for one in runs_ if (one["name"], one["seed"]) == (name, seed)]
-        assert {one["door"] for one in same} == set(doors.CALLED.values())
-        assert len({one["tokens"] for one in same}) == len({one["machine"] for one in same}) == 1
-        early = [[entry["loss"] for entry in one["history"][:8]] for one in same]
-        assert all(max(step) - min(step) < 0.1 for step in zip(*early, strict=True))
-
-
 def test_every_claim_about_speed_has_a_date_and_an_address():
     for claim in plots.recorded("", "claims"):
         assert "20" in claim["date"] and claim["source"].startswith("https://") and claim["counted"]

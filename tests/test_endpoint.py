@@ -506,6 +506,34 @@ def _http(server, verb: str, address: str, body: object = None) -> tuple[int, ob
         return answer.status, json.loads(content) if content else None
 
 
+# --- the asynchronous client -------------------------------------------------------------------------
+
+
+def test_the_asynchronous_client_goes_all_the_way_too(server, trained):
+    async def go() -> list[str]:
+        async with openai.AsyncOpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0) as client:
+            file = await client.files.create(file=("rows.jsonl", lines(short_rows(10))), purpose="fine-tune")
+            assert (await client.files.content(file.id)).content == lines(short_rows(10))
+            assert file.id in [one.id async for one in client.files.list(limit=2)]
+            job = await client.fine_tuning.jobs.create(model=MODEL, training_file=file.id)
+            assert (await client.fine_tuning.jobs.cancel(job.id)).status == "cancelled"
+            assert job.id in [one.id async for one in client.fine_tuning.jobs.list(limit=1)]
+            assert [event.message async for event in client.fine_tuning.jobs.list_events(job.id, limit=1)]
+            steps = [one.step_number async for one in client.fine_tuning.jobs.checkpoints.list(trained.id, limit=1)]
+            assert steps == [6, 3]
+            assert trained.fine_tuned_model in [model.id async for model in client.models.list()]
+            stream = await client.chat.completions.create(
+                model=MODEL, messages=QUESTION, max_tokens=8, temperature=0, stream=True
+            )
+            pieces = [piece.choices[0].delta.content or "" async for piece in stream]
+            assert (await client.files.delete(file.id)).deleted
+            with pytest.raises(openai.NotFoundError):
+                await client.files.retrieve(file.id)
+            return pieces
+
+    assert "".join(asyncio.run(go())).startswith("The capital of France")
+
+
 # --- the server as a whole ---------------------------------------------------------------------------
 
 
