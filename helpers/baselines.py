@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import data, runtime
+from . import data, plots
 from .evaluation import Chat, Report, System
 
 if TYPE_CHECKING:
@@ -239,8 +239,7 @@ def recorded(name: str = "prompting") -> list[dict[str, Any]]:
 
     The report's rows hold what was counted on each validation row, without texts.
     """
-    text = (runtime.ROOT / "data" / "recorded" / f"{name}.json").read_text(encoding="utf-8")
-    runs = json.loads(text)
+    runs = plots.recorded("", name)
     for run in (run for run in runs if "scored" in run):
         rows = [dict(zip(SCORED, row, strict=True)) | {"seconds": run["seconds_per_request"]} for row in run["scored"]]
         run["report"] = Report(run["name"], rows, run["rows_hash"], run["dtype"], run["device"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import random
 import re
 import time
@@ -391,8 +390,7 @@ def recorded(asked: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[Mark
 
 def records(name: str | None = None) -> list[dict[str, Any]]:
     """The runs in `data/recorded/facts.json` (see the script beside it), all or those of a name."""
-    text = (runtime.ROOT / "data" / "recorded" / "facts.json").read_text(encoding="utf-8")
-    return [run for run in json.loads(text) if name in (None, run["name"])]
+    return [run for run in plots.recorded("", "facts") if name in (None, run["name"])]
 
 
 def recall(found: Sequence[Sequence[int]], wanted: Sequence[int], k: int) -> float:
