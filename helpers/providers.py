@@ -425,8 +425,7 @@ def _address() -> str:
 
 def upload(client: OpenAI, rows: Sequence[dict], name: str) -> str:
     """Send rows as a training file of this name, wait until the service has taken it, and return its id."""
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    file = client.files.create(file=(name, text.encode()), purpose="fine-tune")
+    file = client.files.create(file=(name, jsonl(rows, "hosted").encode()), purpose="fine-tune")
     return client.files.wait_for_processing(file.id).id
 
 

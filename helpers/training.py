@@ -12,7 +12,7 @@ import math
 import random
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -369,7 +369,7 @@ def _train(part, run_key, rows, held_out, model, config, save_steps, callbacks, 
         "use_cpu": model.device.type == "cpu", "dataloader_pin_memory": False, "remove_unused_columns": False,
         "dataset_kwargs": {"skip_prepare_dataset": True},
     } | arguments  # fmt: skip
-    checkpoint = _last_checkpoint(part)
+    checkpoint = last_checkpoint(part)
     history: list[dict] = []
     if checkpoint:
         log = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
@@ -407,9 +407,17 @@ def _train(part, run_key, rows, held_out, model, config, save_steps, callbacks, 
     })  # fmt: skip
 
 
-def _last_checkpoint(part: Path) -> Path | None:
-    """The newest whole checkpoint; those that a kill cut short are removed."""
-    for folder in part.glob("checkpoint-*"):
-        if not (folder / "complete").is_file():
-            shutil.rmtree(folder)
-    return max(part.glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]), default=None)
+def _is_marked(checkpoint: Path) -> bool:
+    return (checkpoint / "complete").is_file()
+
+
+def last_checkpoint(folder: Path, whole: Callable[[Path], bool] = _is_marked) -> Path | None:
+    """The newest whole checkpoint in a folder; those that a kill cut short are removed.
+
+    Args:
+        whole: tells a whole checkpoint; by default it bears the mark that `CourseTrainer` sets.
+    """
+    for checkpoint in folder.glob("checkpoint-*"):
+        if not whole(checkpoint):
+            shutil.rmtree(checkpoint)
+    return max(folder.glob("checkpoint-*"), key=lambda one: int(one.name.split("-")[1]), default=None)

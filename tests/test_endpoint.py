@@ -179,10 +179,7 @@ def test_jobs_are_listed_with_cursors_and_found_by_metadata(client, trained):
 def test_a_tuned_model_is_what_the_course_trains_and_decodes_locally(client, trained, server, tokenizer):
     rows = data.load("validation")[:4]
     hosted = [ask(client, data.prompt(row), model=trained.fine_tuned_model, max_tokens=40) for row in rows]
-    (folder,) = {path.parent.parent for path in server.folder.glob("model/*/0/adapter_config.json")} & {
-        path for path in server.folder.glob("model/*") if _folder_of(server, trained.fine_tuned_model) == path.name
-    }
-    model = models.load_model(folder / "0")
+    model = models.load_model(server.folder / "model" / _folder_of(server, trained.fine_tuned_model) / "0")
     local = models.generate(model, tokenizer, [data.prompt(row) for row in rows], max_new_tokens=40, progress=False)
     assert [answer.choices[0].message.content for answer in hosted] == [answer["text"] for answer in local]
     usage = [(answer.usage.prompt_tokens, answer.usage.completion_tokens) for answer in hosted]

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import datetime
 import getpass
-import json
 import os
 import re
 import time
 from types import SimpleNamespace
 
 import pytest
+from hosted import upload
 
 from helpers import authoring, costs, data, evaluation, models, providers, runtime
 from helpers.endpoint import serve
@@ -31,11 +31,6 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="module")
 def practice(server):
     return providers.connect("practice", server)
-
-
-def upload(client, rows, name="rows.jsonl"):
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    return client.files.create(file=(name, text.encode()), purpose="fine-tune").id
 
 
 @pytest.fixture(scope="module")

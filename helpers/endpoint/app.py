@@ -83,7 +83,7 @@ class Door:
             _translate(scope)
             await self.app(scope, _counted(receive, headers, _most(scope), scope["state"]), sending)
         except ApiError as error:
-            await JSONResponse(error.body, error.status, error.headers)(scope, receive, sending)
+            await _told(error)(scope, receive, sending)
 
     def _admit(self, headers: dict[bytes, bytes]) -> None:
         given = headers.get(b"authorization", b"").removeprefix(b"Bearer ") or headers.get(b"api-key", b"")
@@ -198,42 +198,47 @@ def make(store: Store, answering: Answering, key: str, requests_per_minute: int 
     return Door(app, key, requests_per_minute)
 
 
+def _told(error: ApiError) -> JSONResponse:
+    return JSONResponse(error.body, error.status, error.headers)
+
+
 def _errors(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     async def refused(request: Request, error: ApiError):
-        return JSONResponse(error.body, error.status, error.headers)
+        return _told(error)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError):
         found = error.errors()
         if found[0]["type"] == "json_invalid":
             text = f"We could not parse the JSON body of your request. {found[0]['ctx']['error']}."
-            told = ApiError(400, text)
-        else:
-            told = refusal([one | {"loc": one["loc"][1:]} for one in found])
-        return JSONResponse(told.body, told.status)
+            return _told(ApiError(400, text))
+        return _told(refusal([one | {"loc": one["loc"][1:]} for one in found]))
 
     @app.exception_handler(HTTPException)
     async def lost(request: Request, error: HTTPException):
         if refused := getattr(request.state, "refused", None):  # while the body was read, and taken for bad JSON
-            return JSONResponse(refused.body, refused.status)
+            return _told(refused)
         text = str(error.detail)
         if error.status_code == 404:
             text = f"Invalid URL ({request.method} {request.url.path[:200]})"
         elif error.status_code == 405:
             text = f"Not allowed to {request.method} on {request.url.path[:200]}"
-        return JSONResponse(ApiError(error.status_code, text).body, error.status_code)
+        return _told(ApiError(error.status_code, text))
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception):
         text = "The server had an error while processing your request. Sorry about that!"
-        return JSONResponse(ApiError(500, text, kind="server_error").body, 500)
+        return _told(ApiError(500, text, kind="server_error"))
 
 
-def _page(found: tuple[list[dict], bool], **more: Any) -> dict[str, Any]:
+def _page(found: tuple[list[dict], bool], ends: bool = False) -> dict[str, Any]:
+    """The body of a list; with `ends`, where the page begins and ends."""
     data, has_more = [public(one) for one in found[0]], found[1]
-    ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
-    return {"object": "list", "data": data, "has_more": has_more} | (ends if more.get("ends") else {})
+    body = {"object": "list", "data": data, "has_more": has_more}
+    if ends:
+        body |= {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
+    return body
 
 
 # --- files and uploads ---------------------------------------------------------------------------
@@ -428,15 +433,9 @@ def _jobs(app: FastAPI, store: Store) -> None:
         known(id)
         return _page(store.page("checkpoint", id, after=after, limit=limit), ends=True)
 
-    def checked(grader: dict[str, Any]) -> None:
-        try:
-            graders.check(grader)
-        except graders.GraderError as error:
-            raise ApiError(400, error.message, param=error.param, code="invalid_grader") from None
-
     @app.post("/v1/fine_tuning/alpha/graders/validate")
     async def validate(body: GraderRequest):
-        checked(body.grader)
+        jobs.check_grader(body.grader)
         return {"grader": body.grader}
 
     @app.post("/v1/fine_tuning/alpha/graders/run")
@@ -444,7 +443,7 @@ def _jobs(app: FastAPI, store: Store) -> None:
         if body.model_sample is None:
             text = "Missing required parameter: 'model_sample'."
             raise ApiError(400, text, param="model_sample", code="missing_required_parameter")
-        checked(body.grader)
+        jobs.check_grader(body.grader)
         item = body.item if isinstance(body.item, dict) else {}
         return await asyncio.to_thread(graders.run, body.grader, item, body.model_sample)
 
@@ -506,7 +505,7 @@ def _chat(app: FastAPI, store: Store, answering: Answering) -> None:
                 )
                 raise ApiError(404, text, code="DeploymentNotFound")
             name = found["_model"]
-        if name != jobs.base_model() and not store.get("model", name):
+        if not jobs.is_model(store, name):
             raise _no_model(name)
         return name
 
@@ -636,7 +635,7 @@ def _azure(app: FastAPI, store: Store) -> None:
         if not (deployment.replace("-", "").replace("_", "").replace(".", "").isalnum() and len(deployment) <= 64):
             text = "A deployment's name has 1 to 64 letters, digits, dots, hyphens and underscores."
             raise ApiError(400, text, code="InvalidResourceName")
-        if model != jobs.base_model() and not store.get("model", model):
+        if not jobs.is_model(store, model):
             raise ApiError(
                 400, f"The model {model[:200]!r} does not exist in this account.", code="DeploymentModelNotSupported"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from typing import Any
 
 from . import engine
@@ -45,6 +46,10 @@ def _grammar(request: ChatRequest) -> str | None:
     return llguidance.LLMatcher.grammar_from_json_schema(schema or {"type": "object"}, overrides=baselines.SPACING)
 
 
+def _reason(finish: str, calls: list) -> str:
+    return "tool_calls" if calls and finish == "stop" else finish
+
+
 # --- a request into rows -----------------------------------------------------------------------------
 
 
@@ -83,14 +88,14 @@ class Answer:
         self.prompt_tokens = len(prompt)
         temperature = 1.0 if request.temperature is None else request.temperature
         stop = [request.stop] if isinstance(request.stop, str) else list(request.stop or ())
-        seed = new_seed() if request.seed is None else request.seed
-        grammar = _grammar(request)
+        seed = secrets.randbits(62) if request.seed is None else request.seed
+        grammar, bias = _grammar(request), self._bias()
         self.rows = [
             engine.Row(
                 prompt, asked or min(room, DEFAULT_ANSWER), tell, watched=bool(request.stream), temperature=temperature,
                 top_p=1.0 if request.top_p is None else max(request.top_p, 1e-6),
                 seed=(seed + number) % 2**63, stop=[one for one in stop if one],
-                top=(request.top_logprobs or 0) if request.logprobs else None, bias=self._bias(),
+                top=(request.top_logprobs or 0) if request.logprobs else None, bias=bias,
                 presence=request.presence_penalty or 0.0, frequency=request.frequency_penalty or 0.0,
                 allowed=self._allowed(grammar) if grammar else None,
             )
@@ -130,7 +135,7 @@ class Answer:
         message = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
         if calls:
             message["tool_calls"] = calls
-        finish = "tool_calls" if calls and row.finish == "stop" else row.finish
+        finish = _reason(row.finish, calls)
         return {"index": number, "message": message, "logprobs": self._logprobs(row), "finish_reason": finish}
 
     def _calls(self, text: str) -> tuple[str | None, list[dict[str, Any]]]:
@@ -165,7 +170,7 @@ class Answer:
 
     def usage(self) -> dict[str, Any]:
         """Tokens read and written; the end token counts as written, as it was computed."""
-        written = sum(len(row.tokens) + (row.finish == "stop" and row.ended) for row in self.rows)
+        written = sum(len(row.tokens) + row.ended for row in self.rows)
         return {
             "prompt_tokens": self.prompt_tokens, "completion_tokens": written,
             "total_tokens": self.prompt_tokens + written,
@@ -221,8 +226,8 @@ class Answer:
                 state["text"] = max(state["text"], len(text))
                 state["logprobs"] += len(logprobs["content"]) if logprobs else 0
             if finish:
-                finish = "tool_calls" if calls and finish == "stop" else finish
-                news.append({"index": number, "delta": {}, "logprobs": None, "finish_reason": finish})
+                ended = {"index": number, "delta": {}, "logprobs": None, "finish_reason": _reason(finish, calls)}
+                news.append(ended)
                 state["ended"] = True
         return news
 
@@ -234,10 +239,3 @@ class Answer:
             return text[: text.index(MARK)]
         held = max((size for mark in marks for size in range(1, len(mark)) if text.endswith(mark[:size])), default=0)
         return text[: len(text) - held]
-
-
-def new_seed() -> int:
-    """A seed for a request that gives none."""
-    import secrets
-
-    return secrets.randbits(62)

@@ -84,6 +84,11 @@ class _Batch(decoding.Llama):
         self.waiting: collections.deque[Row] = collections.deque()
         self.ghost = False  # whether the second row is a copy of the first, as no product may have one row
 
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for an answer."""
+        return bool(self.rows or self.waiting)
+
     def step(self) -> None:
         """Let waiting rows join, or give every row its next token."""
         self._leave()
@@ -236,7 +241,7 @@ class Engine:
         with torch.inference_mode():
             while not self.closed:
                 with self.news:
-                    if not self.arrived and not any(batch.rows or batch.waiting for batch in self.batches.values()):
+                    if not self.arrived and len(self._idle()) == len(self.batches):
                         for batch in self.batches.values():
                             batch.rest()
                         self.news.wait()
@@ -251,8 +256,7 @@ class Engine:
 
     def _take(self, name: str, row: Row | None) -> None:
         if row is None:
-            idle = [one for one, batch in self.batches.items() if not batch.rows and not batch.waiting]
-            for one in [name] if name in self.batches else idle if not name else []:
+            for one in [name] if name in self.batches else self._idle() if not name else []:
                 self._drop(one, "the model was deleted")
             return
         try:
@@ -261,10 +265,13 @@ class Engine:
             row.finish = f"error: the model could not be loaded ({type(error).__name__})"
             row.tell()
 
+    def _idle(self) -> list[str]:
+        """Models that nobody waits for, the one used longest ago first."""
+        return [name for name, batch in self.batches.items() if not batch.busy]
+
     def _batch(self, name: str) -> _Batch:
         if name not in self.batches:
-            idle = [one for one, batch in self.batches.items() if not batch.rows and not batch.waiting]
-            for one in idle[: max(0, len(self.batches) + 1 - self.keep)]:
+            for one in self._idle()[: max(0, len(self.batches) + 1 - self.keep)]:
                 self._drop(one, "")
             self.batches[name] = _Batch(load(self.folders(name)), self.tokenizer, self.size)
         self.batches.move_to_end(name)

@@ -20,13 +20,25 @@ from .wire import ApiError, JobRequest
 LEAST_ROWS = 10
 ATTEMPTS = 3  # starts of a training process without a step of progress, before the job fails
 OPEN = ("validating_files", "queued", "running", "pausing", "paused")
-ROW_KEYS = {"supervised": {"messages"}, "dpo": {"input", "preferred_output", "non_preferred_output"}}
 
 
 def base_model() -> str:
     """How the endpoint calls the base model: the course's, or what `COURSE_MODEL` names."""
     other = Path(os.environ.get("COURSE_MODEL") or "")
     return other.name.lower() if other.name and not other.suffix else "smollm2-135m-instruct"
+
+
+def is_model(store: Store, name: str) -> bool:
+    """Whether there is a model of this name: the base model, or one that was trained."""
+    return name == base_model() or store.get("model", name) is not None
+
+
+def check_grader(grader: Any, param: str = "grader") -> None:
+    """Raise the `ApiError` that says what is wrong with a grader; `param` is where it stood in the request."""
+    try:
+        graders.check(grader, param)
+    except graders.GraderError as error:
+        raise ApiError(400, error.message, param=error.param, code="invalid_grader") from None
 
 
 # --- a request becomes a job -------------------------------------------------------------------------
@@ -38,7 +50,7 @@ def create(store: Store, request: JobRequest, azure: bool = False) -> dict[str, 
     Raises:
         ApiError: a file or model is not there, or the method cannot be had.
     """
-    if request.model != base_model() and not store.get("model", request.model):
+    if not is_model(store, request.model):
         text = f"The model `{request.model[:200]}` does not exist or cannot be fine-tuned here."
         raise ApiError(400, text, param="model", code="model_not_available")
     for name in ("training_file", "validation_file"):
@@ -66,10 +78,7 @@ def create(store: Store, request: JobRequest, azure: bool = False) -> dict[str, 
     if request.hyperparameters and not settings.get("hyperparameters"):
         settings["hyperparameters"] = request.hyperparameters.model_dump(exclude_none=True)
     if kind == "reinforcement":
-        try:
-            graders.check(settings["grader"], "method.reinforcement.grader")
-        except graders.GraderError as error:
-            raise ApiError(400, error.message, param=error.param, code="invalid_grader") from None
+        check_grader(settings["grader"], "method.reinforcement.grader")
     names = {"supervised": (), "dpo": ("beta",), "reinforcement": ("eval_interval", "eval_samples")}[kind]
     names = ("n_epochs", "batch_size", "learning_rate_multiplier", *names)
     settings["hyperparameters"] = {name: "auto" for name in names} | settings.get("hyperparameters", {})

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 LEARNING_RATES = {"supervised": 1e-3, "dpo": 1e-4, "reinforcement": 1e-4}  # at a multiplier of 1
 SAVE_STEPS = 20  # most steps that a kill costs
 GENERATIONS = 4  # answers per prompt that reinforcement compares
-MAX_CONTEXT = 2048  # tokens of a row
 KEPT = 3  # checkpoints that stay as models: those of the last epochs
 
 
@@ -113,10 +112,12 @@ def dpo(store: Store, job: dict[str, Any], place: Path) -> tuple[Path, list[dict
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
+    from .. import training
+
     settings = job["method"]["dpo"]["hyperparameters"]
     held_out = _rows(place, "validation_file")
     arguments = _arguments(job, place, settings) | {
-        "beta": settings["beta"], "max_length": MAX_CONTEXT,
+        "beta": settings["beta"], "max_length": training.MAX_LENGTH,
         "eval_strategy": "epoch" if held_out else "no",
     }  # fmt: skip
     trainer = DPOTrainer(
@@ -170,18 +171,20 @@ def _train(trainer: Any, place: Path) -> tuple[Path, list[dict], int]:
     from .. import training
 
     training.without_triton()
-    whole = []
-    for folder in (place / "trl").glob("checkpoint-*"):
-        try:  # the state is the last that a checkpoint is given
-            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-            whole.append(folder)
-        except (OSError, ValueError):
-            shutil.rmtree(folder)
-    last = max(whole, key=lambda folder: int(folder.name.split("-")[1]), default=None)
+    last = training.last_checkpoint(place / "trl", whole=_has_state)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     models.save(trainer.model, trainer.processing_class, place / "adapter")
     history = [row for row in trainer.state.log_history if "loss" in row or "eval_loss" in row]
     return place / "adapter", history, int(trainer.state.num_input_tokens_seen or 0)
+
+
+def _has_state(checkpoint: Path) -> bool:
+    """Whether a checkpoint of TRL's is whole: the state is the last that it is given."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 _METHODS: dict[str, Callable] = {"supervised": supervised, "dpo": dpo, "reinforcement": reinforcement}
@@ -260,7 +263,7 @@ def checkpoint(store: Store, job: dict[str, Any], step: int, model: Any, metrics
 
 def _add_model(store: Store, job: dict[str, Any], name: str, adapter: Path) -> None:
     """Put an adapter, with copies of those below it, in a folder of its own, and list the model."""
-    folder = f"{job['id']}-{len(store.all('model')):04d}-{os.urandom(4).hex()}"
+    folder = f"{job['id']}-{os.urandom(4).hex()}"
     chain = [*chain_of(store, job["model"]), adapter]
     with runtime.atomic_folder(store.path("model", folder)) as half:
         for number, one in enumerate(chain):

@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import openai  # noqa: E402
 
-from helpers import data, endpoint, models, runtime  # noqa: E402
+from helpers import data, endpoint, models, providers, runtime  # noqa: E402
 
 FILE = Path(__file__).with_suffix(".json")
 MODEL = "smollm2-135m-instruct"
@@ -97,8 +97,7 @@ def crowd(folder: Path) -> dict[str, float]:
     """What fifty clients meet who chat for a minute while a job trains on all rows."""
     with endpoint.serve(folder, requests_per_minute=10**6) as server:
         client = openai.OpenAI(base_url=server.base_url, api_key=server.api_key)
-        rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in data.load("train")).encode()
-        file = client.files.create(file=("train.jsonl", rows), purpose="fine-tune").id
+        file = providers.upload(client, data.load("train"), "train.jsonl")
         job = client.fine_tuning.jobs.create(model=MODEL, training_file=file, hyperparameters={"n_epochs": 5}).id
         while client.fine_tuning.jobs.retrieve(job).status in ("validating_files", "queued"):
             time.sleep(0.2)
