@@ -30,6 +30,7 @@ SYSTEM = "List the generic ingredients of the recipe as a JSON array of strings.
 RULE = (FOLDER / "labelling_rule.md").read_text(encoding="utf-8")
 CHARACTERS_PER_TOKEN = 2.8  # our recipes in SmolLM2's tokens; plain English prose has about 4
 MAX_BYTES, MAX_LINE, MAX_TURNS = 2**30, 2**20, 200
+BOM = "starts with a byte order mark (BOM)"
 MAX_PROBLEMS = 1_000  # a file this broken needs one repair, not a longer list
 
 
@@ -377,7 +378,7 @@ def iterate(path: Path | str, max_bytes: int = MAX_BYTES) -> Iterator[tuple[int,
                 if not raw:
                     return
                 if number == 1 and raw.startswith(b"\xef\xbb\xbf"):
-                    wrong.append(("starts with a byte order mark (BOM)", 'save it as plain UTF-8 ("utf-8")'))
+                    wrong.append((BOM, 'save it as plain UTF-8 ("utf-8")'))
                     raw = raw[3:]
                 if b"\r" in raw and not windows:
                     windows = True  # said once: it holds for every line

@@ -337,7 +337,7 @@ OFFERS = (  # what each service allows, and on which day that was read
         "provider": "azure", "who may start a job": "who has a subscription (gpt-4.1-mini: until 2027-04-14)",
         "a tuned model answers": "once it is deployed, by the hour", "until": "2027-10-14 (gpt-4.1-mini)",
         "read on": "2026-09-02",
-        "source": "learn.microsoft.com/azure/foundry/openai/concepts/model-retirement-schedule",
+        "source": "learn.microsoft.com: Foundry, model retirement schedule",
     },
 )  # fmt: skip
 _MODEL, _KEYS = "gpt-4.1-mini-2025-04-14", {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
@@ -379,7 +379,7 @@ def connect(provider: str, server: Any = None, *, model: str | None = None, clas
     Raises:
         CourseError: there is no such provider, or a key, an address or the server is missing.
     """
-    from openai import AzureOpenAI, OpenAI
+    from openai import AzureOpenAI, DefaultHttpx2Client, OpenAI
 
     if provider not in ("practice", *_KEYS):
         raise CourseError(f"PROVIDER={provider!r} is unknown: choose practice, openai or azure.")
@@ -387,14 +387,17 @@ def connect(provider: str, server: Any = None, *, model: str | None = None, clas
         raise CourseError("Start the practice server first, and hand it over: connect('practice', endpoint.serve()).")
     practice = server is not None and provider != "openai"
     key = server.api_key if practice else _key(_KEYS[provider])
+    told = {"api_key": key, "max_retries": 5}
+    if practice:  # no proxy leads to this machine
+        told["http_client"] = DefaultHttpx2Client(trust_env=False)
     if provider == "azure":
         address = server.address if practice else _address()
         if classic:
-            client = AzureOpenAI(azure_endpoint=address, api_key=key, api_version=API_VERSION, max_retries=5)
+            client = AzureOpenAI(azure_endpoint=address, api_version=API_VERSION, **told)
         else:
-            client = OpenAI(base_url=f"{address}/openai/v1/", api_key=key, max_retries=5)
+            client = OpenAI(base_url=f"{address}/openai/v1/", **told)
     else:
-        client = OpenAI(base_url=server.base_url if practice else None, api_key=key, max_retries=5)
+        client = OpenAI(base_url=server.base_url if practice else None, **told)
     if model is None:
         model = client.models.list().data[0].id if practice else _MODEL
     return Service(provider, model, client)
@@ -534,6 +537,8 @@ def management(server: Any = None) -> Callable[..., Any]:
         address, token, account = server.address, server.api_key, ["mine", "course", "practice"]
     else:
         account, token, address = _az_account(), _az_token(), "https://management.azure.com"
+    proxies = None if server is None else {}  # no proxy leads to this machine
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
     path = "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.CognitiveServices/accounts/{}/deployments"
 
     def call(method: str, name: str = "", body: dict | None = None) -> Any:
@@ -541,7 +546,7 @@ def management(server: Any = None) -> Callable[..., Any]:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         content = json.dumps(body).encode() if body else None
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, content, headers, method=method)) as answer:
+            with opener.open(urllib.request.Request(url, content, headers, method=method)) as answer:
                 return json.loads(answer.read() or "null")
         except urllib.error.HTTPError as error:
             raise CourseError(f"{method} {name} was refused: {error.code} {error.read().decode()[:500]}") from None

@@ -157,6 +157,27 @@ def test_each_epoch_leaves_a_checkpoint_that_answers_like_a_model(client, traine
     assert said[last] != said[first]
 
 
+def test_a_checkpoint_can_be_shared_with_projects_and_taken_back(client, trained):
+    permissions = client.fine_tuning.checkpoints.permissions
+    name = client.fine_tuning.jobs.checkpoints.list(trained.id).data[0].fine_tuned_model_checkpoint
+    made = raw(permissions.with_raw_response.create, name, project_ids=["proj_a", "proj_b", "proj_a"])
+    exact(list[types.fine_tuning.checkpoints.PermissionCreateResponse], made["data"])
+    assert [one["project_id"] for one in made["data"]] == ["proj_a", "proj_b"]
+    newest = raw(permissions.with_raw_response.list, name, limit=1)
+    exact(list[types.fine_tuning.checkpoints.PermissionListResponse], newest["data"])
+    assert [one.project_id for one in permissions.list(name, limit=1)] == ["proj_b", "proj_a"]
+    assert [one.project_id for one in permissions.list(name, project_id="proj_a")] == ["proj_a"]
+    taken = raw(permissions.with_raw_response.delete, newest["data"][0]["id"], fine_tuned_model_checkpoint=name)
+    exact(types.fine_tuning.checkpoints.PermissionDeleteResponse, taken)
+    assert [one.project_id for one in permissions.list(name)] == ["proj_a"]
+    for lost in (
+        lambda: permissions.delete(newest["data"][0]["id"], fine_tuned_model_checkpoint=name),
+        lambda: permissions.create("ft:none", project_ids=["proj_a"]),
+    ):
+        with pytest.raises(openai.NotFoundError):
+            lost()
+
+
 def test_the_result_file_holds_the_losses_of_the_events(client, trained):
     file = client.files.retrieve(trained.result_files[0])
     assert file.purpose == "fine-tune-results"
@@ -277,8 +298,9 @@ def test_preferences_are_learned(client):
         }
         for number in range(12)
     ]
+    marked = b"\xef\xbb\xbf" + lines(rows)  # with a byte order mark, as Azure wants it
     job = client.fine_tuning.jobs.create(
-        model=MODEL, training_file=upload(client, rows), seed=1,
+        model=MODEL, training_file=upload(client, marked), seed=1,
         method={"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": 1, "beta": 0.1}}},
     )  # fmt: skip
     done = wait(client, job.id)
@@ -286,6 +308,7 @@ def test_preferences_are_learned(client):
     losses = [e.data["train_loss"] for e in client.fine_tuning.jobs.list_events(done.id) if e.type == "metrics"][::-1]
     assert losses[0] == pytest.approx(0.693, abs=0.02)  # log 2: the model and its reference are still the same
     assert losses[-1] < losses[0]
+    assert done.trained_tokens > 12 * 2 * 10  # each row is read twice: with the better and with the worse answer
 
 
 def test_a_grader_is_what_reinforcement_learns_from(client):
@@ -303,6 +326,12 @@ def test_a_grader_is_what_reinforcement_learns_from(client):
     assert done.status == "succeeded", done.error
     rewards = [e.data["train_mean_reward"] for e in client.fine_tuning.jobs.list_events(done.id) if e.type == "metrics"]
     assert len(rewards) == 2 and all(0 < reward < 1 for reward in rewards)
+    assert done.trained_tokens > 0
+
+
+SEVERAL_TURNS = {
+    "messages": [{"role": role, "content": f"{role} {turn}"} for turn in (1, 2) for role in ("user", "assistant")]
+}
 
 
 @pytest.mark.parametrize(
@@ -314,6 +343,8 @@ def test_a_grader_is_what_reinforcement_learns_from(client):
         (lines([{"prompt": "a", "completion": "b"}] * 12), "messages"),
         (lines([{"input": 1}] * 12), "messages"),
         (b"\xff\xfe\x00" * 40, "line"),
+        # The first line makes two rows, yet lines are counted as they stand in the file.
+        (lines([SEVERAL_TURNS, *short_rows(12), short_rows(2)[1]]), "file:14: messages: repeats line 3"),
     ],
 )
 def test_a_file_that_cannot_be_trained_on_fails_the_job_with_the_reason(client, content, reason):

@@ -72,6 +72,38 @@ def test_the_same_server_is_reached_in_azures_shape_by_both_of_its_clients(serve
         assert azure.model in [model.id for model in azure.client.models.list()]
 
 
+def test_a_cell_that_is_run_again_gets_the_server_that_it_started(server):
+    assert serve(server.folder) is server
+    assert server.process.poll() is None
+
+
+def test_a_proxy_of_the_machine_does_not_come_between_client_and_practice_server(server, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for provider in ("practice", "azure"):
+        assert providers.connect(provider, server, model="any").client.models.list().data
+    assert providers.management(server)("GET") == {"value": []}
+
+
+def test_azure_is_told_how_to_train_and_openai_knows_no_such_option(server):
+    import openai
+
+    azure, practice = providers.connect("azure", server), providers.connect("practice", server)
+    file = upload(practice.client, data.load("train")[:10])
+
+    def create(one, how):
+        more = {"trainingType": how}
+        return one.client.fine_tuning.jobs.create(model=one.model, training_file=file, extra_body=more)
+
+    azure.client.fine_tuning.jobs.cancel(create(azure, "GlobalStandard").id)
+    for one, how, code in ((practice, "GlobalStandard", "unknown_parameter"), (azure, "Cheap", "invalid_value")):
+        with pytest.raises(openai.BadRequestError) as refused:
+            create(one, how)
+        assert (refused.value.code, refused.value.param) == (code, "trainingType")
+
+
 def test_a_real_provider_is_another_address_key_and_model_and_nothing_is_sent(nobody, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "a-key-for-openai")
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "a-key-for-azure")
@@ -296,6 +328,9 @@ def test_a_tuned_model_answers_on_azures_paths_only_while_it_is_deployed_and_the
     assert ask(azure, "recipes").choices[0].message.content == ask(classic, "recipes").choices[0].message.content
     assert manage("DELETE", "recipes") is None
     assert manage("GET")["value"] == [] and meter()[0]["ended_at"]
+    manage("PUT", "trial", {"sku": {"name": "DeveloperTier"}, "properties": {"model": model}})
+    assert ask(azure, "trial").choices and len(meter()) == 1  # no fee by the hour
+    manage("DELETE", "trial")
 
 
 def test_a_management_request_that_is_refused_says_why(server):

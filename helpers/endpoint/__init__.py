@@ -23,6 +23,7 @@ from typing import Self
 from .. import runtime
 
 READY_SECONDS = 120
+_SERVING: dict[Path, tuple[Endpoint, dict]] = {}  # a folder has one server
 
 
 class Endpoint:
@@ -104,8 +105,18 @@ class Endpoint:
 def serve(folder: Path | str | None = None, **options: object) -> Endpoint:
     """Start the practice server and wait until it answers; `stop()` it, or use it as a context manager.
 
+    A cell that is run again gets the server that it started before; with other options, that one makes place.
+
     Args:
         folder: as for `Endpoint`.
         options: as for `Endpoint`.
     """
-    return Endpoint(folder, **options)
+    place = Path(folder or runtime.records() / "endpoint").resolve()
+    running, told = _SERVING.get(place, (None, {}))
+    if running is not None and running.process.poll() is None:
+        if told == options:
+            return running
+        running.stop()
+    started = Endpoint(place, **options)
+    _SERVING[place] = started, options
+    return started

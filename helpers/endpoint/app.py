@@ -27,6 +27,7 @@ from .wire import (
     GraderRequest,
     JobRequest,
     MetadataRequest,
+    PermissionRequest,
     UploadRequest,
     refusal,
 )  # fmt: skip
@@ -433,6 +434,34 @@ def _jobs(app: FastAPI, store: Store) -> None:
         known(id)
         return _page(store.page("checkpoint", id, after=after, limit=limit), ends=True)
 
+    @app.post("/v1/fine_tuning/checkpoints/{name}/permissions")
+    async def permit(name: str, body: PermissionRequest):
+        if store.get("model", name) is None:
+            raise _no_model(name)
+        made = [
+            {"id": new_id("cp_"), "object": "checkpoint.permission", "created_at": now(), "project_id": project}
+            for project in dict.fromkeys(body.project_ids)
+        ]
+        return _page(([store.add("permission", one, name) for one in made], False), ends=True)
+
+    @app.get("/v1/fine_tuning/checkpoints/{name}/permissions")
+    async def permissions(
+        name: str, after: After = None, limit: Limit = 10, project_id: str | None = None,
+        order: Literal["ascending", "descending"] = "descending",
+    ):  # fmt: skip
+        where = {"$.project_id": project_id} if project_id else None
+        found = store.page(
+            "permission", name, after=after, limit=limit, newest_first=order == "descending", where=where
+        )
+        return _page(found, ends=True)
+
+    @app.delete("/v1/fine_tuning/checkpoints/{name}/permissions/{id}")
+    async def forbid(name: str, id: str):
+        if all(one["id"] != id for one in store.all("permission", name)):
+            raise ApiError(404, f"No such permission: {id[:80]}", param="permission_id")
+        store.delete("permission", id)
+        return {"id": id, "object": "checkpoint.permission", "deleted": True}
+
     @app.post("/v1/fine_tuning/alpha/graders/validate")
     async def validate(body: GraderRequest):
         jobs.check_grader(body.grader)
@@ -649,10 +678,11 @@ def _azure(app: FastAPI, store: Store) -> None:
             "properties": {"model": body.properties.model.model_dump(), "provisioningState": "Succeeded"},
             "_model": model, "_path": request.url.path,
         })  # fmt: skip
-        store.add("meter", {
-            "id": new_id("meter-"), "deployment": deployment, "model": model, "started_at": time.time(),
-            "ended_at": None,
-        })  # fmt: skip
+        if body.sku.name.lower() != "developertier":  # which is billed by the token alone
+            store.add("meter", {
+                "id": new_id("meter-"), "deployment": deployment, "model": model, "started_at": time.time(),
+                "ended_at": None,
+            })  # fmt: skip
         return JSONResponse(shown(made), 201)
 
     @app.get(ACCOUNT + "/deployments")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,8 @@ def create(store: Store, request: JobRequest, azure: bool = False) -> dict[str, 
         raise ApiError(
             400, "A suffix must not hold colons or control characters.", param="suffix", code="invalid_value"
         )
+    if request.trainingType and not azure:
+        raise ApiError(400, "Unknown parameter: 'trainingType'.", param="trainingType", code="unknown_parameter")
     if request.integrations:
         raise ApiError(400, "The practice endpoint has no integrations.", param="integrations", code="invalid_value")
     method = request.method.model_dump(exclude_none=True) if request.method else {"type": "supervised"}
@@ -178,19 +182,33 @@ def read(path: Path, kind: str) -> list[dict]:
         ValueError: a line is not what it must be; the message names it.
         DataError: a chat row must not be trained on.
     """
-    rows = []
+    rows, lines = [], []
     for number, row in data.iterate(path):
         if isinstance(row, data.Problem):
+            if row.message == data.BOM:  # harmless here, and Azure wants one
+                continue
             raise ValueError(f"line {number}: {row.message} – {row.remedy}")
         if not isinstance(row, dict):
             raise ValueError(f"line {number}: is not an object.")
         try:
             rows += _SHAPES[kind](row)
+            lines += [number] * (len(rows) - len(lines))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
                 f"line {number}: {error if isinstance(error, ValueError) else 'has another shape.'}"
             ) from None
-    return data.load(rows) if kind == "supervised" else rows
+    try:
+        return data.load(rows) if kind == "supervised" else rows
+    except data.DataError as error:  # it counted rows, of which a line can make several
+
+        def line(number: Any) -> str:
+            return str(lines[int(number[0]) - 1])
+
+        raise data.DataError([
+            replace(one, path="file", line=lines[one.line - 1] if one.line else 0,
+                    message=re.sub(r"(?<=repeats line )\d+", line, one.message))
+            for one in error.problems
+        ]) from None  # fmt: skip
 
 
 def _turns(row: dict, name: str = "messages", tools: Any = None) -> list[dict[str, str]]:

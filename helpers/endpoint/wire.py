@@ -108,6 +108,13 @@ class JobRequest(_Body):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     metadata: Metadata | None = None
     integrations: list[Any] | None = None
+    trainingType: Literal["Standard", "GlobalStandard", "DeveloperTier"] | None = None  # noqa: N815 – Azure's
+
+
+class PermissionRequest(_Body):
+    """Body of `POST /fine_tuning/checkpoints/{name}/permissions`."""
+
+    project_ids: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(min_length=1, max_length=64)]
 
 
 class UploadRequest(_Body):

@@ -90,7 +90,8 @@ def chain_of(store: Store, name: str) -> list[Path]:
     """The adapters that make a model out of the base model, in order; empty for the base model."""
     if name == jobs.base_model():
         return []
-    return sorted(store.path("model", store.get("model", name)["_folder"]).iterdir())
+    folder = store.path("model", store.get("model", name)["_folder"])
+    return sorted(folder.iterdir(), key=lambda adapter: int(adapter.name))
 
 
 def supervised(store: Store, job: dict[str, Any], place: Path) -> tuple[Path, list[dict], int]:
@@ -118,7 +119,7 @@ def dpo(store: Store, job: dict[str, Any], place: Path) -> tuple[Path, list[dict
     held_out = _rows(place, "validation_file")
     arguments = _arguments(job, place, settings) | {
         "beta": settings["beta"], "max_length": training.MAX_LENGTH,
-        "eval_strategy": "epoch" if held_out else "no",
+        "eval_strategy": "epoch" if held_out else "no", "include_num_input_tokens_seen": "non_padding",
     }  # fmt: skip
     trainer = DPOTrainer(
         models.trainable(_start(store, job)), args=DPOConfig(**arguments), processing_class=models.load_tokenizer(),
