@@ -103,8 +103,8 @@ def test_a_gate_that_lets_a_regression_through_is_explained(answer, word):
 # --- 17-4: one's own plan ------------------------------------------------------------------------------
 
 PLAN = (
-    "Refused: a model that does worse on our hundred evaluation examples. If they can't tell, what serves stays. We log "
-    "seconds and validity but no mails. Whoever is on call goes back at the alarm."
+    "Refused: a model that does worse on our hundred evaluation examples. If they can't tell, what serves stays. "
+    "We log seconds and validity but no mails. Whoever is on call goes back at the alarm."
 )
 
 
