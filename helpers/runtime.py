@@ -196,6 +196,11 @@ def has_bf16_instructions() -> bool:
     return False  # macOS: PyTorch's CPU kernels are faster in float32 there
 
 
+def process() -> tuple[int, int]:
+    """Number of this process among those that `accelerate launch` or `torchrun` started together, and how many."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
 @functools.cache
 def machine() -> Machine:
     """Describe this machine (imports torch on first use)."""

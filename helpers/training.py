@@ -6,6 +6,7 @@ model's forward and backward passes are those of `kernels`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
@@ -128,6 +129,11 @@ def trainer_class() -> type:
 
     from . import kernels
 
+    # Of several processes on a CPU, each asks for its optimizer at "cpu:0", a place that torch.load does not know.
+    torch.serialization.register_package(
+        9, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None
+    )
+
     class CourseTrainer(SFTTrainer):
         """TRL's trainer on encoded rows, with the course's batches, loss and optimizer."""
 
@@ -141,7 +147,7 @@ def trainer_class() -> type:
 
         def _get_train_sampler(self, train_dataset=None):
             lengths = (train_dataset or self.train_dataset)["length"]
-            step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+            step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
             return LengthGroupedSampler(list(lengths), step, self.args.seed)
 
         def create_optimizer(self, model=None):
@@ -158,15 +164,18 @@ def trainer_class() -> type:
         def training_step(self, model, inputs, num_items_in_batch=None):
             rows, width = inputs["input_ids"].shape
             size = max(1, self.tokens_at_once // width)  # the memory a step takes follows tokens, not rows
-            return sum(
-                super(CourseTrainer, self).training_step(
-                    model, {name: value[i : i + size] for name, value in inputs.items()}, num_items_in_batch
-                )
-                for i in range(0, rows, size)
-            )
+            parts = [{name: value[i : i + size] for name, value in inputs.items()} for i in range(0, rows, size)]
+            total = 0
+            for part in parts:  # the gradients of several processes meet once a step, with the last part
+                with contextlib.nullcontext() if part is parts[-1] else self.accelerator.no_sync(model):
+                    total += super().training_step(model, part, num_items_in_batch)
+            return total
 
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             output = model(**inputs, num_items_in_batch=num_items_in_batch)
+            if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+                # It counts the labels of all processes, whose gradients are then averaged, not added.
+                output.loss = output.loss * self.accelerator.num_processes
             return (output.loss, output) if return_outputs else output.loss
 
         def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
@@ -178,6 +187,7 @@ def trainer_class() -> type:
 
         def _save_checkpoint(self, model, trial):
             super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
             # The mark tells a whole checkpoint from one that a kill cut short.
             (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / "complete").touch()
 
@@ -324,6 +334,9 @@ def fine_tune(
         **{name: value if isinstance(value, (int, float, str, bool)) else repr(value)
            for name, value in arguments.items()},
     }  # fmt: skip
+    rank_here, processes = runtime.process()
+    if processes > 1:
+        config["processes"] = processes
     machine = runtime.machine()
     dtype = str(model.dtype).removeprefix("torch.") if model is not None else machine.dtype
     device = str(model.device.type) if model is not None else machine.device
@@ -331,7 +344,7 @@ def fine_tune(
         config=config, dtype=dtype, device=device, rows=data.rows_hash(rows), weights=models.weights_hash(model),
         validation=data.rows_hash(held_out) if held_out else None,
     )  # fmt: skip
-    with runtime.lock(f"run-{run_key}"):
+    with runtime.lock(f"run-{run_key}" + f"-{rank_here}" * bool(rank_here)):
         if done := runs.find(run_key):
             print(f"This run is there already (made in {done.record['seconds']:.0f} s): using it.")
             return done
@@ -351,11 +364,13 @@ def _train(part, run_key, rows, held_out, model, config, save_steps, callbacks, 
     set_seed(config["seed"])
     model = models.trainable(model, config["rank"] if config["method"] == "lora" else None)
     plan_file = part / "plan.json"  # the micro-batch changes rounding, so a resumed run keeps its own
-    if not plan_file.is_file():
-        plan = {"micro_batch_tokens": micro_batch_tokens(model, max(dataset["length"]))}
+    plan = {"micro_batch_tokens": micro_batch_tokens(model, max(dataset["length"]))}
+    first = not runtime.process()[0]  # of several processes, the one that writes and tells
+    if plan_file.is_file():
+        plan = json.loads(plan_file.read_text(encoding="utf-8"))
+    elif first:
         runtime.atomic_write(plan_file, json.dumps(plan))
-    plan = json.loads(plan_file.read_text(encoding="utf-8"))
-    per_epoch = math.ceil(len(rows) / config["batch_size"])
+    per_epoch = math.ceil(len(rows) / config["batch_size"] / config.get("processes", 1))
     total = math.ceil(per_epoch * config["epochs"])
     options = {
         "output_dir": str(part), "seed": config["seed"], "data_seed": config["seed"],
@@ -367,15 +382,16 @@ def _train(part, run_key, rows, held_out, model, config, save_steps, callbacks, 
         "save_strategy": "steps", "save_steps": save_steps or per_epoch, "save_total_limit": 1,
         "report_to": "none", "disable_tqdm": True, "gradient_checkpointing": False, "bf16": False,
         "use_cpu": model.device.type == "cpu", "dataloader_pin_memory": False, "remove_unused_columns": False,
-        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "dataset_kwargs": {"skip_prepare_dataset": True}, "ddp_find_unused_parameters": False,
     } | arguments  # fmt: skip
     checkpoint = last_checkpoint(part)
     history: list[dict] = []
     if checkpoint:
         log = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
         history = [{name: row[name] for name in ("step", "epoch", "loss", "eval_loss") if name in row} for row in log]
-        print(f"Taking up the run at step {log[-1]['step']} of {total}.")
-    curve = plots.LiveCurve(total, f"{config['method']}, {len(rows)} rows") if live else None
+        if first:
+            print(f"Taking up the run at step {log[-1]['step']} of {total}.")
+    curve = plots.LiveCurve(total, f"{config['method']}, {len(rows)} rows") if live and first else None
     with models.quiet():
         trainer = trainer_class()(
             model, args=SFTConfig(**options), processing_class=tokenizer, train_dataset=dataset,
@@ -389,7 +405,11 @@ def _train(part, run_key, rows, held_out, model, config, save_steps, callbacks, 
         began = time.perf_counter()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         seconds = time.perf_counter() - began
+    if not first:  # the first process keeps the run for all
+        trainer.accelerator.wait_for_everyone()
+        return runs.find(run_key)
     models.save(trainer.model, tokenizer, part)
+    together = trainer.accelerator
     trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     dtype, steps = str(model.dtype).removeprefix("torch."), trainer.state.global_step
     del trainer, model
@@ -398,13 +418,15 @@ def _train(part, run_key, rows, held_out, model, config, save_steps, callbacks, 
         shutil.rmtree(folder)
     tokens = round(sum(dataset["length"]) * config["epochs"])
     device = runtime.machine()
-    return runs.finish(run_key, {
+    made = runs.finish(run_key, {
         "config": config, "rows": len(rows), "rows_hash": data.rows_hash(rows), "history": history,
         "seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds, **plan,
         "resumed": checkpoint is not None, "peak_memory_gb": runtime.peak_memory() / 2**30,
         "trainable_parameters": trained, "dtype": dtype, "device": device.device, "cores": device.cores,
         "steps": steps, "libraries": runs.fingerprint(), "torch_threads": torch.get_num_threads(),
     })  # fmt: skip
+    together.wait_for_everyone()
+    return made
 
 
 def _is_marked(checkpoint: Path) -> bool:
@@ -417,7 +439,10 @@ def last_checkpoint(folder: Path, whole: Callable[[Path], bool] = _is_marked) ->
     Args:
         whole: tells a whole checkpoint; by default it bears the mark that `CourseTrainer` sets.
     """
-    for checkpoint in folder.glob("checkpoint-*"):
-        if not whole(checkpoint):
-            shutil.rmtree(checkpoint)
-    return max(folder.glob("checkpoint-*"), key=lambda one: int(one.name.split("-")[1]), default=None)
+    found = list(folder.glob("checkpoint-*"))
+    good = [checkpoint for checkpoint in found if whole(checkpoint)]
+    if not runtime.process()[0]:  # of several processes one removes, and the others know what is whole as well
+        for checkpoint in found:
+            if checkpoint not in good:
+                shutil.rmtree(checkpoint)
+    return max(good, key=lambda one: int(one.name.split("-")[1]), default=None)
