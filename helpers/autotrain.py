@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import csv
 import dataclasses
+import datetime
+import hashlib
 import io
 import json
 import os
@@ -136,6 +138,7 @@ def environment(build: bool = False) -> Path:
         began = time.perf_counter()
         (folder() / "ready.json").unlink(missing_ok=True)
         shutil.rmtree(folder() / "env", ignore_errors=True)
+        folder().mkdir(exist_ok=True)
         _step("make an environment", interpreter(), "-m", "venv", folder() / "env")
         pip = [executable(), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
         _step("fetch the tools that build packages", *pip, *TOOLS)
@@ -151,7 +154,8 @@ def environment(build: bool = False) -> Path:
         _step("take out what stops it", executable(), "-m", "pip", "uninstall", "-q", "-y", *UNWANTED)
         _step("try it", executable("autotrain"), "--version")
         size = sum(path.lstat().st_size for path in (folder() / "env").rglob("*"))
-        record = {"recipe": _recipe(), "seconds": round(time.perf_counter() - began), "disk_gb": round(size / 2**30, 2)}
+        record = {"recipe": _recipe(), "date": datetime.date.today().isoformat(), "disk_gb": round(size / 2**30, 2)}
+        record["seconds"] = round(time.perf_counter() - began)
         runtime.atomic_write(folder() / "ready.json", json.dumps(record))
         return executable()
 
@@ -192,13 +196,17 @@ def older(base: Path | str) -> Path:
         raise CourseError(f"{base} has positions of the kind {rope.get('rope_type')!r}: only 'default' is translated.")
     config |= {"rope_theta": rope["rope_theta"], "torch_dtype": config.pop("dtype", config.get("torch_dtype"))}
     tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"
-    target = folder() / "models" / base.name
-    with runtime.lock("autotrain-model"), runtime.atomic_folder(target) as half:
-        for file in base.iterdir():
-            if file.suffix in (".safetensors", ".json", ".jinja"):
+    files = [file for file in sorted(base.iterdir()) if file.suffix in (".safetensors", ".json", ".jinja")]
+    stamp = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    target = folder() / "models" / f"{base.name}-{hashlib.sha256(repr(stamp).encode()).hexdigest()[:8]}"
+    with runtime.lock("autotrain-model"):
+        if target.is_dir():
+            return target
+        with runtime.atomic_folder(target) as half:
+            for file in files:
                 shutil.copyfile(file, half / file.name)
-        (half / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-        (half / "tokenizer_config.json").write_text(json.dumps(tokenizer, indent=1), encoding="utf-8")
+            (half / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+            (half / "tokenizer_config.json").write_text(json.dumps(tokenizer, indent=1), encoding="utf-8")
     return target
 
 

@@ -1,8 +1,8 @@
 """Record AutoTrain for lesson 12: `python data/recorded/autotrain.py [environment | failed | all …]`.
 
-`environment` builds AutoTrain's environment anew in an empty folder, `failed` is a run whose rows are too few for
-one block, `all` is every row once, and how the adapter did on the 100 validation rows. With names, those are made
-anew; without, what is missing. The last two use the environment of the course's home, and build it if need be.
+AutoTrain's environment in the course's home is built if need be; `environment` is what that took. `failed` is a run
+whose rows are too few for one block, `all` is every row once, and how the adapter did on the 100 validation rows.
+With names, those are made anew; without, what is missing.
 """
 
 from __future__ import annotations
@@ -29,22 +29,16 @@ RUN = {  # as in lesson 12
 def keep(record: dict) -> None:
     """Write a record, in place of an older one of that name."""
     machine = runtime.machine()
-    record |= {"machine": f"{machine.kind}, {machine.cores} cores", "date": datetime.date.today().isoformat()}
+    record = {"date": datetime.date.today().isoformat(), **record, "machine": f"{machine.kind}, {machine.cores} cores"}
     known = [old for old in read(FILE) if old["name"] != record["name"]]
     write(FILE, sorted([*known, record], key=lambda run: run["name"]))
     print(record["name"], record.get("seconds"), record.get("f1"), flush=True)
 
 
 def built() -> dict:
-    """How long the environment takes to build, and what it takes of the disk."""
-    home = os.environ.get("COURSE_HOME")
-    with tempfile.TemporaryDirectory() as empty:
-        os.environ["COURSE_HOME"] = empty
-        try:
-            autotrain.environment(build=True)
-            return json.loads((autotrain.folder() / "ready.json").read_text(encoding="utf-8"))
-        finally:
-            os.environ.pop("COURSE_HOME") if home is None else os.environ.update(COURSE_HOME=home)
+    """What the build of the environment in the course's home told: its seconds, and what it takes of the disk."""
+    told = json.loads((autotrain.folder() / "ready.json").read_text(encoding="utf-8"))
+    return {name: told[name] for name in ("seconds", "disk_gb", "date")}
 
 
 def failed(run: providers.RunConfig) -> dict:
@@ -78,8 +72,7 @@ def main(names: list[str]) -> None:
         ("all", lambda: everything(providers.RunConfig(base, **RUN))),
     ):
         if name in names or (not names and name not in known):
-            if name != "environment":
-                autotrain.environment(build=True)
+            autotrain.environment(build=True)
             keep({"name": name, **make()})
 
 
