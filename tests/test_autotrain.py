@@ -243,7 +243,9 @@ def adapter(tmp_path_factory):
     folder = tmp_path_factory.mktemp("left") / "recipes"
     model = models.tiny_model()
     model.name_or_path = "models/base"
-    get_peft_model(model, LoraConfig(r=2, target_modules="all-linear")).save_pretrained(folder)
+    get_peft_model(model, LoraConfig(r=2, target_modules="all-linear")).save_pretrained(
+        folder, save_embedding_layers=False
+    )
     (folder.parent / "log.txt").write_text(
         "INFO | autotrain.trainers.common:on_log:367 - {'loss': 1.5, 'epoch': 1.0}\n {'loss': 1.5, 'epoch': 1.0}\n",
         encoding="utf-8",
@@ -298,6 +300,75 @@ def test_an_adapter_for_another_base_is_foreign(adapter):
 def test_each_step_is_read_from_the_log_once(adapter, tmp_path):
     assert autotrain.history(adapter.parent / "log.txt") == [{"step": 1, "loss": 1.5}]
     assert autotrain.history(tmp_path / "none") == []
+
+
+# --- a run, with a stand-in for the command ------------------------------------------------------------------
+
+STAND_IN = """#!{python}
+import pathlib, shutil, sys, yaml
+print("Job ID: 4711")
+form = yaml.safe_load(pathlib.Path(sys.argv[2]).read_text())
+folder = pathlib.Path(form["project_name"])
+folder.mkdir(exist_ok=True)
+(folder / "training_params.json").touch()
+if "{does}" == "fails":
+    print("ERROR | the rows are too short", file=sys.stderr)
+    sys.exit(0)
+for file in pathlib.Path("{adapter}").iterdir():
+    (folder / file.name).write_bytes(file.read_bytes()[: -9 if "{does}" == "cuts" else None])
+config = folder / "adapter_config.json"
+if "{does}" != "cuts":
+    config.write_text(config.read_text().replace("models/base", form["base_model"]))
+if "{does}" != "saves untrained":
+    print("on_log:367 - {{'loss': 1.5, 'epoch': 1.0}}")
+"""
+
+
+@pytest.fixture
+def stand_in(tokenizer, adapter, home, runs_folder, tmp_path, monkeypatch):
+    """A command named `autotrain` in the environment's place, and a base model; both are asked for by name."""
+    models.tiny_model().save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    monkeypatch.setattr(autotrain, "environment", autotrain.executable)
+
+    def put(does):
+        text = STAND_IN.format(python=sys.executable, does=does, adapter=adapter)
+        runtime.atomic_write(autotrain.executable("autotrain"), text).chmod(0o755)
+        return dataclasses.replace(RUN, model=str(tmp_path / "base"))
+
+    return put
+
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a script with a first line for POSIX")
+
+
+@posix
+def test_a_run_that_left_a_whole_adapter_is_brought_back_and_found_again(stand_in):
+    run, rows = stand_in("trains"), data.load("train")[:3]
+    made = autotrain.train(run, rows)
+    assert made.record["verdict"] == "complete" and made.record["job_id"] and made.record["rows"] == 3
+    assert made.history == [{"step": 1, "loss": 1.5}] and made.record["door"] == "AutoTrain"
+    assert autotrain.judge(made.folder).kind == "complete"
+    stand_in("fails")
+    assert autotrain.train(run, rows).folder == made.folder
+
+
+@posix
+@pytest.mark.parametrize(
+    ("does", "word"),
+    [("fails", "id-only(.|\n)*too short"), ("cuts", "truncated"), ("saves untrained", "no step")],
+)
+def test_status_zero_and_a_job_id_convince_nobody(stand_in, runs_folder, does, word):
+    with pytest.raises(CourseError, match=word):
+        autotrain.train(stand_in(does), data.load("train")[:3])
+    assert not list(runs_folder.glob("*/record.json"))
+
+
+@posix
+def test_what_an_earlier_try_left_is_no_proof_of_the_next_one(stand_in, runs_folder):
+    for does in ("cuts", "fails"):  # the second would find the first one's files in its folder
+        with pytest.raises(CourseError, match="truncated" if does == "cuts" else "id-only"):
+            autotrain.train(stand_in(does), data.load("train")[:3])
 
 
 # --- what is recorded ----------------------------------------------------------------------------------------
