@@ -102,7 +102,7 @@ def missing() -> str:
     record = install.read_json(folder() / "ready.json")
     if not record:
         return "is half-built" if (folder() / "env").exists() else "is not here yet"
-    answer, problem = install.ask(executable(), "-c", _LOOK)
+    answer, problem = install.ask(executable(), "-I", "-c", _LOOK)
     if record.get("recipe") != _recipe() or problem or json.loads(answer) != PINS:
         return f"is not what was built ({problem or 'other versions'})"
     return ""
