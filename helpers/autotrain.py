@@ -28,7 +28,7 @@ VERSION = "0.8.36"
 TOOLS = ("setuptools<81", "setuptools_scm<9", "wheel")
 UNWANTED = ("torchvision", "timm", "nvidia-nccl-cu12")
 PINS = {"autotrain-advanced": VERSION, "transformers": "4.48.0", "trl": "0.13.0", "peft": "0.14.0"}
-DOWNLOAD_GB, DISK_GB, FREE_GB, MEMORY_GB = 1.0, 2.6, 4, 4  # measured on 2026-11-25, on Linux x86-64
+DOWNLOAD_GB, DISK_GB, FREE_GB, MEMORY_GB = 1.0, 2.6, 4, 6  # measured on 2026-11-25, on Linux x86-64
 # What AutoTrain takes for an option of its command that is left out, in the words of its file.
 DEFAULTS: dict[str, Any] = {
     "chat_template": None, "text_column": "text", "quantization": "int4", "peft": False, "target_modules": "all-linear",
