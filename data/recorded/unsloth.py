@@ -41,6 +41,7 @@ def main(words: list[str]) -> None:
     """Make the runs that are named or missing, writing after each."""
     names, through = [word for word in words if word in PLANS], [word for word in words if word not in PLANS]
     machine, tokenizer, validation = runtime.machine(), models.load_tokenizer(), data.load("validation")
+    version = importlib.metadata.version("unsloth")
     known = {(run["name"], run["seed"], run["door"]) for run in read(FILE)}
     local = {"model": str(models.fetch()), "dtype": machine.dtype, "device": "cpu" if machine.device == "cpu" else None}
     for name, (epochs, count, questions, seeds) in PLANS.items():
@@ -57,7 +58,7 @@ def main(words: list[str]) -> None:
                 "name": name, "seed": seed, **run.record, "n": questions,
                 **{metric: round(value, 4) for metric, value in metrics.items()},
                 "dtype": machine.dtype, "device": machine.device, "machine": f"{machine.kind}, {machine.cores} cores",
-                "unsloth": importlib.metadata.version("unsloth"), "date": datetime.date.today().isoformat(),
+                "unsloth": version, "date": datetime.date.today().isoformat(),
             })  # fmt: skip
 
 
