@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -180,6 +181,12 @@ class Report:
         return f"Report({self.name!r}, n={self.n}, F1={f1(self.rows):.2f})"
 
 
+def _foldable(value: Any) -> str:
+    """A cell as HTML, whose long names may fold behind a dot, a stroke or a slash, so that no table is cut off."""
+    name = re.compile(r"[\w./:-]{25,}")
+    return name.sub(lambda found: re.sub(r"([._/])", r"\1<wbr>", found[0]), html.escape(str(value)))
+
+
 class Table(list):
     """Rows (dicts with the same keys) that show as a table in a notebook and as text elsewhere."""
 
@@ -189,7 +196,7 @@ class Table(list):
         cell = "text-align:left;vertical-align:top;padding:.2em .7em"
         head = "".join(f"<th style='{cell}'>{html.escape(str(name))}</th>" for name in self[0])
         body = "".join(
-            "<tr>" + "".join(f"<td style='{cell}'>{html.escape(str(value))}</td>" for value in row.values()) + "</tr>"
+            "<tr>" + "".join(f"<td style='{cell}'>{_foldable(value)}</td>" for value in row.values()) + "</tr>"
             for row in self
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -211,3 +211,10 @@ def test_the_test_rows_open_only_with_a_reason_that_is_logged(runs_folder, capsy
     assert len(data.open_test("a specification")) == 100
     data.open_test("once more")
     assert "1" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_long_name_in_a_table_may_fold_and_short_ones_and_dangerous_ones_stay_as_they_are():
+    html = evaluation.Table([{"a": "from_pretrained.pretrained_model_name_or_path", "b": "n_epochs", "c": "<b>"}])
+    shown = html._repr_html_()
+    assert "from_<wbr>pretrained.<wbr>" in shown and "n_epochs" in shown and "<b>" not in shown
+    assert shown.replace("<wbr>", "").count("from_pretrained.pretrained_model_name_or_path") == 1
