@@ -3,8 +3,8 @@
 The page wants the network at four places, which are replaced here: lists of models on the hub (asked for while it is
 imported), a token that the hub knows, whether the project's name is taken there, and style sheets. FOLDER holds the
 latter: `flowbite.min.js` and `flowbite.min.css` of the npm package flowbite 2.3.0, and `tailwind.js`, the
-`dist/index.global.js` of @tailwindcss/browser 4. With `start` the run is started, and what it leaves is judged. Needs
-selenium and Chromium.
+`dist/index.global.js` of @tailwindcss/browser 4. With `start` the run is started, and what it leaves is judged:
+offline it is id-only, for the page has runs upload to the hub. Needs selenium and Chromium.
 """
 
 from __future__ import annotations
