@@ -397,7 +397,7 @@ def test_every_tool_has_a_date_and_a_source():
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def built(tokenizer, tmp_path_factory):  # the tokenizer first, from the home of everybody else
     """The environment, built anew in a home of its own, and what pip says of ours before and after."""
     frozen = [sys.executable, "-m", "pip", "freeze"]
     with pytest.MonkeyPatch.context() as patch:

@@ -1,9 +1,10 @@
 """Picture AutoTrain's page with a run configured in it: `python data/recorded/autotrain_gui.py FOLDER [start]`.
 
-The page wants the network at three places, which are replaced here: lists of models on the hub (asked for while it is
-imported), a token that the hub knows, and style sheets. FOLDER holds the latter: `flowbite.min.js` and
-`flowbite.min.css` of the npm package flowbite 2.3.0, and `tailwind.js`, the `dist/index.global.js` of
-@tailwindcss/browser 4. With `start` the run is started, and what it leaves is judged. Needs selenium and Chromium.
+The page wants the network at four places, which are replaced here: lists of models on the hub (asked for while it is
+imported), a token that the hub knows, whether the project's name is taken there, and style sheets. FOLDER holds the
+latter: `flowbite.min.js` and `flowbite.min.css` of the npm package flowbite 2.3.0, and `tailwind.js`, the
+`dist/index.global.js` of @tailwindcss/browser 4. With `start` the run is started, and what it leaves is judged:
+offline it is id-only, for the page has runs upload to the hub. Needs selenium and Chromium.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import sys
 
 import huggingface_hub, uvicorn
 huggingface_hub.list_models = lambda **asked: []
+huggingface_hub.repo_exists = lambda *asked, **options: False
 import autotrain.app.utils
 autotrain.app.utils.token_verification = lambda token: {"name": "you"}
 autotrain.app.utils.get_user_and_orgs = lambda user_token: ["you"]
@@ -72,7 +74,10 @@ def fill(browser, rows: Path) -> None:
         found(name).send_keys(text)
     found("data_files_training").send_keys(str(rows))
     for name, value in VALUES.items():
-        field = found(f"param_{name}")
+        if not (fields := browser.find_elements(By.ID, f"param_{name}")):
+            print(f"the page has no field for {name}")
+            continue
+        field = fields[0]
         if field.tag_name == "select":
             Select(field).select_by_value(value)
         else:
@@ -90,11 +95,12 @@ def main(assets: Path, start: bool) -> None:
         folder = Path(scratch)
         rows = folder / "train.jsonl"
         rows.write_text(autotrain.rows_file(data.load("train")[:8], "jsonl"), encoding="utf-8")
-        environment = {**autotrain.surroundings(), "HF_TOKEN": "replaced", "AUTOTRAIN_CUSTOM_MODELS": str(base)}
+        (folder / "smollm2").symlink_to(base)  # a short name, and nobody's folders in the picture
+        environment = {**autotrain.surroundings(), "HF_TOKEN": "replaced", "AUTOTRAIN_CUSTOM_MODELS": "smollm2"}
         (folder / "autotrain.log").write_text("", encoding="utf-8")
         server = subprocess.Popen([python, "-c", SERVER, assets, str(PORT)], cwd=folder, env=environment)
         options = webdriver.ChromeOptions()
-        for word in ("--headless=new", "--no-sandbox", "--window-size=1240,820", "--hide-scrollbars"):
+        for word in ("--headless=new", "--no-sandbox", "--window-size=1240,1010", "--hide-scrollbars"):
             options.add_argument(word)
         options.binary_location = "/usr/bin/chromium"
         browser = webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
@@ -116,7 +122,7 @@ def main(assets: Path, start: bool) -> None:
                 browser.find_element(By.CSS_SELECTOR, "#confirmation-modal button.confirm").click()
                 while time.time() < began + 120 and not (folder / "recipes" / "training_args.bin").exists():
                     time.sleep(1)
-                print(autotrain.judge(folder / "recipes", base=base, since=began))
+                print(autotrain.judge(folder / "recipes", base="smollm2", since=began))
         finally:
             browser.quit()
             server.terminate()
