@@ -117,6 +117,7 @@ def test_frozen_weights_spare_a_third_and_more_gpus_share_the_hours():
 def test_the_recorded_trainings_say_the_same_as_the_lesson():
     told = {one["name"]: one for one in plots.recorded("", "scale")}
     assert set(told) == {"alone", "together", "killed", "again"} and told["killed"]["status"] != 0
+    assert told["killed"]["codes"] and told["killed"]["kept"] and told["again"]["words"] and told["together"]["speed"]
     for a, b in zip(told["alone"]["losses"], told["together"]["losses"], strict=True):
         assert abs(a - b) < 0.02
     assert told["again"]["losses"] == pytest.approx(told["together"]["losses"], abs=1e-3)
