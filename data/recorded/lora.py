@@ -155,7 +155,8 @@ def main(seconds: float) -> None:
         else:
             made = runs.apart(score, told, round_to_nf4, spectrum, rounded, method, **arguments).record
         kept = {key: round(value, 4) if isinstance(value, float) else value for key, value in made.items()}
-        kept.pop("peak_memory_gb", None)  # of the decoding, too
+        for name in ("peak_memory_gb", *(("seconds", "tokens_per_second") if wanted["name"] == "sweep" else ())):
+            kept.pop(name, None)  # of the decoding, too; and times are told of runs in a process of their own
         where = {"machine": f"{machine.kind}, {machine.cores} cores", "date": datetime.date.today().isoformat()}
         write(FILE, [*known, {**wanted, "rows": ROWS, "n": QUESTIONS, **kept, **where}])
         print(*wanted.values(), kept["f1"], kept.get("peak_gb", ""), flush=True)
