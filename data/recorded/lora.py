@@ -67,7 +67,7 @@ def round_to_nf4(weight, block=64):
 
 
 def spectrum(after, before):
-    """Singular values, largest first, of what training added to two matrices in the middle of the model."""
+    """Singular values, largest first, of what training added to two matrices, rounding to their dtype included."""
     import torch
 
     values = {}
