@@ -12,11 +12,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import baselines, data, plots, runtime, scoreboard
+from . import baselines, data, plots, runs, runtime, scoreboard
 from .evaluation import Table
 from .runtime import CourseError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 FIELDS = ("provider", "what", "unit", "price", "currency", "date", "source", "note")
 UNITS = ("1M tokens", "hour", "kWh")
@@ -273,7 +276,7 @@ def picture(plans: Sequence[Plan], most: float, months: float = 12):
     return figure
 
 
-# --- memory, as a black box ----------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 
 
 def memory_floor(parameters: float, trained: float | None = None, bytes_per_weight: float = 2) -> float:
@@ -293,6 +296,129 @@ def memory_floor(parameters: float, trained: float | None = None, bytes_per_weig
     return (
         every * _number(bytes_per_weight, "bytes_per_weight", above=True) + 16 * _number(trained, "trained")
     ) / 2**30
+
+
+def training_memory(
+    config: PreTrainedConfig,
+    tokens: int,
+    *,
+    method: str = "lora",
+    rank: int = 16,
+    dtype: str = "bfloat16",
+    checkpointing: bool = False,
+    bytes_per_logit: float = 12,
+) -> dict[str, float]:
+    """GiB that a training of a Llama-like model takes at its peak, term by term.
+
+    Meant is the loop of lesson 07 with transformers, peft and `torch.optim.AdamW`, all numbers in one dtype. What
+    the process takes without a model comes on top: libraries, on a GPU its context.
+
+    - weights: all parameters; "qlora" keeps those of the blocks' linear layers in 4.127 bits (Dettmers et al., QLoRA,
+      arXiv 2305.14314, section 3). adapters: r (in + out) per linear layer (Hu et al., LoRA, arXiv 2106.09685).
+    - optimizer: two moments per trained parameter; gradients: one number each.
+    - activations: what a layer keeps per token for its backward pass, counted in transformers' code: the inputs of
+      both norms in float32, inputs of the linear layers, query, key, value, gate, up and their product. With
+      checkpointing a layer keeps its input only, and one layer at a time is computed again.
+    - logits: three float32 numbers per token and word while the loss goes backwards, in transformers; about 2 bytes
+      if the loss is computed in chunks.
+    - total: gradients are complete when the activations are gone, so only the larger of the two counts.
+
+    Args:
+        config: sizes of the model, as transformers names them.
+        tokens: per step, padding included: rows x width.
+        method: "full", "lora" or "qlora", with adapters on all linear layers of the blocks.
+        rank: of the adapters.
+        dtype: "bfloat16" or "float32".
+        checkpointing: whether activations are computed again.
+        bytes_per_logit: of each token and word of the vocabulary.
+
+    Raises:
+        CourseError: an unknown method or dtype, or a number that makes no sense.
+    """
+    if method not in ("full", "lora", "qlora") or dtype not in ("bfloat16", "float32"):
+        raise CourseError(f"method={method!r}, dtype={dtype!r}: choose full, lora or qlora, and bfloat16 or float32.")
+    for name, value in {"tokens": tokens, "rank": rank, "bytes_per_logit": bytes_per_logit}.items():
+        _number(value, name, above=True)
+    size = {"bfloat16": 2, "float32": 4}[dtype]
+    hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    head = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
+    query, key = head * config.num_attention_heads, head * config.num_key_value_heads
+    linear = layers * (2 * hidden * query + 2 * hidden * key + 3 * hidden * inner)
+    tables = config.vocab_size * hidden * (1 if config.tie_word_embeddings else 2)
+    adapters = layers * rank * (2 * (hidden + query) + 2 * (hidden + key) + 3 * (hidden + inner))
+    adapters = 0 if method == "full" else adapters
+    trained = adapters or linear + tables + (2 * layers + 1) * hidden
+    layer = 8 * hidden + size * (2 * hidden + 2 * query + 2 * key + 4 * inner) + 4 * config.num_attention_heads
+    layer += size * (2 * hidden if method == "full" else 7 * rank)  # norms' outputs, or what comes out of A
+    kept = layers * size * hidden + layer if checkpointing else layers * layer
+    terms = {
+        "weights": linear * (4.127 / 8 if method == "qlora" else size) + (tables + (2 * layers + 1) * hidden) * size,
+        "adapters": adapters * size, "optimizer": 2 * trained * size, "gradients": trained * size,
+        "activations": tokens * kept, "logits": tokens * config.vocab_size * bytes_per_logit,
+    }  # fmt: skip
+    held = terms["weights"] + terms["adapters"] + terms["optimizer"]
+    terms["total"] = held + max(terms["gradients"], terms["activations"] + terms["logits"])
+    return {name: value / 2**30 for name, value in terms.items()}
+
+
+def _two_steps(folder, method, rows, width, rank, dtype, checkpointing):
+    import contextlib
+    import ctypes
+
+    import psutil
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from helpers import models, runtime
+
+    with contextlib.suppress(OSError, AttributeError):  # glibc: freed memory goes back, else its holes are measured
+        ctypes.CDLL("libc.so.6").mallopt(-3, 2**20)
+
+    def train(model, ids):
+        if method == "lora":
+            config = LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM")
+            model = get_peft_model(model, config, autocast_adapter_dtype=False)
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+            model.enable_input_require_grads()
+        optimizer = torch.optim.AdamW([weight for weight in model.train().parameters() if weight.requires_grad])
+        for _ in range(2):  # the second one has the optimizer's moments from the start
+            model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    dtype = getattr(torch, dtype)
+    train(models.tiny_model().to(dtype), torch.full((2, 32), 7))  # loads the libraries' code
+    models.release_memory()
+    before = psutil.Process().memory_info().rss
+    train(AutoModelForCausalLM.from_pretrained(models.fetch(), dtype=dtype), torch.full((rows, width), 7))
+    return {"gb": (runtime.peak_memory() - before) / 2**30, "before_gb": before / 2**30}
+
+
+def measured_memory(
+    method: str = "lora",
+    rows: int = 4,
+    width: int = 256,
+    *,
+    rank: int = 16,
+    dtype: str = "bfloat16",
+    checkpointing: bool = False,
+) -> float:
+    """GiB that two steps of such a training of the course's model take on the CPU, in a process of its own.
+
+    Counted is the process's peak less what it held after a training of a tiny model.
+
+    Args:
+        method: "full" or "lora".
+        rows: per step.
+        width: tokens per row.
+        rank: of the adapters.
+        dtype: "bfloat16" or "float32".
+        checkpointing: whether activations are computed again.
+    """
+    arguments = {"method": method, "rows": rows, "width": width, "rank": rank, "dtype": dtype}
+    return runs.apart(_two_steps, checkpointing=checkpointing, **arguments).record["gb"]
 
 
 # --- who is compared -----------------------------------------------------------------------------

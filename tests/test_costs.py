@@ -9,7 +9,7 @@ import random
 
 import pytest
 
-from helpers import baselines, costs, data, plots, runtime, scoreboard
+from helpers import baselines, costs, data, models, plots, runtime, scoreboard
 from helpers.costs import Plan
 from helpers.runtime import CourseError
 
@@ -199,6 +199,116 @@ def test_memory_is_a_floor_that_lora_lowers_and_measured_trainings_lie_above_it(
     assert plots.recorded("full")[0]["peak_memory_gb"] > full
     assert plots.recorded("main")[0]["peak_memory_gb"] > lora
     assert costs.memory_floor(1) == 16 / 2**30
+
+
+def llama(**sizes):
+    from transformers import LlamaConfig
+
+    base = {"vocab_size": 64, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3}
+    return LlamaConfig(**base | {"num_attention_heads": 6, "num_key_value_heads": 2, "pad_token_id": 0} | sizes)
+
+
+SHAPES = [{}, {"tie_word_embeddings": True}, {"head_dim": 16}, {"num_key_value_heads": 6, "num_hidden_layers": 1}]
+
+
+def built(shape, method, rank, dtype):
+    """The model of a shape, with adapters if the method asks for them."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaForCausalLM
+
+    model = LlamaForCausalLM(llama(**shape)).to(dtype)
+    if method == "full":
+        return model
+    config = LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    return get_peft_model(model, config, autocast_adapter_dtype=False)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_predicted_weights_gradients_and_moments_are_those_of_the_model(shape, method):
+    import torch
+
+    model = built(shape, method, 3, torch.bfloat16)
+    terms = costs.training_memory(llama(**shape), 10, method=method, rank=3)
+    trained = sum(weight.nbytes for weight in model.parameters() if weight.requires_grad)
+    assert terms["weights"] + terms["adapters"] == pytest.approx(sum(w.nbytes for w in model.parameters()) / 2**30)
+    assert terms["gradients"] == pytest.approx(trained / 2**30)
+    assert terms["optimizer"] == pytest.approx(2 * trained / 2**30)
+
+
+def kept_for_backward(model, ids) -> int:
+    """Bytes that autograd keeps between forward and backward, weights aside, each storage once."""
+    import torch
+
+    body = (model.get_base_model() if hasattr(model, "peft_config") else model).model
+    weights, kept = {weight.untyped_storage().data_ptr() for weight in model.parameters()}, {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        body(input_ids=ids, use_cache=False).last_hidden_state.sum().backward()
+    return sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in weights)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_predicted_activations_are_what_autograd_keeps(shape, method, dtype):
+    """A further layer is weighed, so that embedding and last norm fall out."""
+    import torch
+
+    ids, rank = torch.arange(256).view(2, 128) % 64, 4
+    layers = llama(**shape).num_hidden_layers
+    shapes = [{**shape, "num_hidden_layers": count} for count in (layers, layers + 1)]
+    kept = [kept_for_backward(built(one, method, rank, getattr(torch, dtype)), ids) for one in shapes]
+    told = [costs.training_memory(llama(**one), 256, method=method, rank=rank, dtype=dtype) for one in shapes]
+    predicted = (told[1]["activations"] - told[0]["activations"]) * 2**30
+    assert kept[1] - kept[0] == pytest.approx(predicted, rel=0.03)
+
+
+def test_memory_grows_with_tokens_rank_and_precision_and_checkpointing_lowers_it():
+    config = llama(hidden_size=576, intermediate_size=1536, num_hidden_layers=30, vocab_size=49152)
+    total = lambda tokens=512, **options: costs.training_memory(config, tokens, **options)["total"]  # noqa: E731
+    assert total(256) < total(512) < total(1024)
+    assert total(rank=4) < total(rank=64) < total(method="full")
+    assert total(method="qlora") < total() < total(dtype="float32")
+    assert total(checkpointing=True) < total() and total(bytes_per_logit=2) < total()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"method": "DoRA"}, {"dtype": "int8"}, {"tokens": 0}, {"rank": -1}, {"bytes_per_logit": math.inf}],
+    ids=str,
+)
+def test_a_training_that_makes_no_sense_has_no_memory(wrong):
+    with pytest.raises(CourseError, match=str(next(iter(wrong)))):
+        costs.training_memory(llama(), **{"tokens": 10} | wrong)
+
+
+@pytest.mark.parametrize(
+    ("method", "dtype", "rows", "checkpointing"),
+    [("lora", "bfloat16", 4, False), ("lora", "float32", 2, False), ("full", "float32", 2, False),
+     ("lora", "bfloat16", 8, True)],
+)  # fmt: skip
+def test_the_prediction_is_within_15_percent_of_what_a_real_training_takes(
+    method, dtype, rows, checkpointing, runs_folder
+):
+    from transformers import AutoConfig
+
+    options = {"method": method, "dtype": dtype, "checkpointing": checkpointing}
+    predicted = costs.training_memory(AutoConfig.from_pretrained(models.fetch()), rows * 256, **options)
+    assert predicted["total"] == pytest.approx(costs.measured_memory(rows=rows, **options), rel=0.15)
+
+
+def test_the_prediction_for_8b_is_within_15_percent_of_what_torchtune_published():
+    """README of torchtune, October 2024: batch 2, packed to 2,048 tokens, recomputed activations, chunked loss."""
+    sizes = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "vocab_size": 128256}
+    config = llama(**sizes, num_attention_heads=32, num_key_value_heads=8)
+    for method, published in {"lora": 16.2, "qlora": 7.4}.items():
+        told = costs.training_memory(config, 2 * 2048, method=method, rank=8, checkpointing=True, bytes_per_logit=2)
+        assert told["total"] == pytest.approx(published, rel=0.15)
 
 
 # --- who is compared -------------------------------------------------------------------------------
