@@ -304,7 +304,9 @@ def hosted_job(run: RunConfig, training_file: str, validation_file: str | None =
 def _yaml(form: dict[str, Any]) -> str:
     import yaml
 
-    return yaml.safe_dump(form, sort_keys=False, allow_unicode=True)
+    # PyYAML writes these three as the line breaks that they also are, and reads them back as spaces.
+    plain = not set("\x85\u2028\u2029") & set(json.dumps(form, ensure_ascii=False))
+    return yaml.safe_dump(form, sort_keys=False, allow_unicode=plain)
 
 
 def jsonl(rows: Sequence[dict], door: str) -> str:

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from helpers import data, providers, runtime
@@ -153,6 +153,7 @@ def test_a_translation_depends_on_the_run_alone_and_nobody_can_spoil_the_next_on
 
 
 @given(runs)
+@example(RunConfig("a\x85\u2028b", "r"))  # line breaks that hardly anybody knows
 def test_yaml_files_say_what_was_asked_whatever_the_names_and_numbers(run):
     for door, text in (("autotrain", providers.autotrain(run)), ("trl", providers.trl(run))):
         assert yaml.safe_load(text) == providers.translate(run, door)
