@@ -21,7 +21,7 @@ def main() -> None:
     import nbformat
 
     notebook = nbformat.read(runtime.ROOT / "solutions" / "18-scale-out.ipynb", 4)
-    wanted = ("18-script", "18-alone", "18-together", "18-kill-script", "18-kill-run", "18-again")
+    wanted = ("18-script", "18-problem", "18-alone", "18-together", "18-kill-script", "18-kill-run", "18-again")
     space: dict = {}
     exec("from helpers import data", space)
     for cell in notebook.cells:
