@@ -414,6 +414,8 @@ def check(
     min_rows: int = 1,
     max_bytes: int = MAX_BYTES,
     keep: list[dict] | None = None,
+    name: str = "rows",
+    lines: Iterable[int] | None = None,
 ) -> list[Problem]:
     """Find everything wrong with rows; of a file it holds one line and 24 bytes a row in memory.
 
@@ -426,6 +428,8 @@ def check(
         min_rows: fewest rows allowed.
         max_bytes: largest file allowed.
         keep: list to append the good rows to.
+        name: what problems call a source that is rows.
+        lines: where each of these rows stood, if not one after another from 1 on.
 
     Returns:
         Problems in the order of the lines; reading stops after `MAX_PROBLEMS`.
@@ -433,9 +437,10 @@ def check(
     is_file = isinstance(source, str | os.PathLike)
     if not is_file and (isinstance(source, dict | bytes) or not isinstance(source, Iterable)):
         return [Problem("rows", 0, "", _is(source), "give a path, a list of rows, or the name of a split")]
-    name, problems, count = str(_path(source)) if is_file else "rows", [], 0
+    name, problems, count = str(_path(source)) if is_file else name, [], 0
     numbers, asked, said = array("Q"), array("Q"), array("Q")  # of the good rows: line, question, answer
-    for number, row in iterate(source, max_bytes) if is_file else enumerate(source, 1):
+    numbered = iterate(source, max_bytes) if is_file else zip(lines or itertools.count(1), source, strict=False)
+    for number, row in numbered:
         if isinstance(row, Problem):
             problems.append(row)
         else:
@@ -498,7 +503,7 @@ def load(source: Path | str | Iterable[dict], **options: Any) -> list[dict]:
 
     Args:
         source: "train" or "validation", the path of a JSON Lines file, or rows.
-        options: as for `check`: max_tokens, tokenizer, others, task, min_rows, max_bytes.
+        options: as for `check`: max_tokens, tokenizer, others, task, min_rows, max_bytes, name, lines.
 
     Raises:
         DataError: with everything that is wrong: file, line, field and remedy.

@@ -172,8 +172,9 @@ def promote(registry: Path | str, version: str, file: Path | str, verdict: Verdi
         if not Path(file).is_file():
             raise CourseError(f"{file} does not exist: {version} is not promoted.")
         release = {"version": version, "file": str(file), "sha256": sha256(Path(file)), "since": _now()}
-        runtime.atomic_write(registry, json.dumps([*known, release | {"rolled_back": None}], indent=1))
-    return serving(registry)
+        release["rolled_back"] = None
+        runtime.atomic_write(registry, json.dumps([*known, release], indent=1))
+    return release
 
 
 def roll_back(registry: Path | str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -194,6 +195,17 @@ def has_bf16_instructions() -> bool:
         probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
         return bool(probe and probe())
     return False  # macOS: PyTorch's CPU kernels are faster in float32 there
+
+
+def end(process: subprocess.Popen, seconds: float = 15) -> None:
+    """End a process that ends when its standard input does, and wait until it has; after `seconds` it is killed."""
+    if process.poll() is None:
+        process.stdin.close()
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.wait()
 
 
 def process() -> tuple[int, int]:

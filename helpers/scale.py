@@ -15,7 +15,6 @@ from .runtime import CourseError
 
 MEMORY_GB = 5  # two processes that train, and the notebook beside them
 PEAK = {"T4": 65, "L4": 121, "A100 40 GB": 312, "A100 80 GB": 312, "H100 80 GB": 989}  # TFLOP/s, dense, 16 bits
-ROOM = {"T4": 16, "L4": 24, "A100 40 GB": 40, "A100 80 GB": 80, "H100 80 GB": 80}  # GB, as NVIDIA's data sheets say
 
 
 def problem() -> str:

@@ -216,13 +216,7 @@ class Engine:
 
     def stop(self) -> None:
         """End it, and wait until it has ended."""
-        if self.process.poll() is None:
-            self.process.stdin.close()
-            try:
-                self.process.wait(15)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        self.process.wait()
+        runtime.end(self.process)
         self.process.stdout.close()
 
     def __enter__(self) -> Self:

@@ -334,7 +334,7 @@ def fine_tune(
         **{name: value if isinstance(value, (int, float, str, bool)) else repr(value)
            for name, value in arguments.items()},
     }  # fmt: skip
-    rank_here, processes = runtime.process()
+    number, processes = runtime.process()
     if processes > 1:
         config["processes"] = processes
     machine = runtime.machine()
@@ -344,7 +344,7 @@ def fine_tune(
         config=config, dtype=dtype, device=device, rows=data.rows_hash(rows), weights=models.weights_hash(model),
         validation=data.rows_hash(held_out) if held_out else None,
     )  # fmt: skip
-    with runtime.lock(f"run-{run_key}" + f"-{rank_here}" * bool(rank_here)):
+    with runtime.lock(f"run-{run_key}-{number}"):  # of processes that train together, each has its own
         if done := runs.find(run_key):
             print(f"This run is there already (made in {done.record['seconds']:.0f} s): using it.")
             return done

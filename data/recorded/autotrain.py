@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from record import read, write  # noqa: E402
+from record import figures, read, write  # noqa: E402
 
 from helpers import autotrain, data, evaluation, models, providers, runs, runtime  # noqa: E402
 
@@ -56,10 +56,14 @@ def everything(run: providers.RunConfig) -> dict:
     machine, rows = runtime.machine(), data.load("train")
     made = autotrain.train(run, rows)
     system = evaluation.prompted(models.load_model(made.folder), models.load_tokenizer(), progress=False)
-    metrics = evaluation.evaluate(system, data.load("validation"), "all").metrics
-    metrics["seconds_per_request"] = metrics.pop("seconds")
-    told = {**made.record, "n": 100, **{name: round(value, 4) for name, value in metrics.items()}}
-    return {**told, "dtype": machine.dtype, "device": machine.device, "autotrain": autotrain.VERSION}
+    report = evaluation.evaluate(system, data.load("validation"), "all")
+    return {
+        **made.record,
+        **figures(report),
+        "dtype": machine.dtype,
+        "device": machine.device,
+        "autotrain": autotrain.VERSION,
+    }
 
 
 def main(names: list[str]) -> None:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from record import read, write  # noqa: E402
+from record import figures, read, write  # noqa: E402
 
 from helpers import baselines, data, evaluation, models, runtime  # noqa: E402
 
@@ -72,11 +72,9 @@ def ask(prompt: dict, model, tokenizer, until: float) -> evaluation.Report | Non
 
 def line(prompt: dict, report: evaluation.Report) -> dict:
     """A report as one record."""
-    machine, metrics = runtime.machine(), report.metrics
-    metrics["seconds_per_request"] = metrics.pop("seconds")
+    machine = runtime.machine()
     return {
-        "name": name(prompt), **prompt, "n": report.n,
-        **{key: round(value, 4) for key, value in metrics.items()},
+        "name": name(prompt), **prompt, **figures(report),
         "rows_hash": report.rows_hash, "dtype": report.dtype, "device": report.device,
         "machine": f"{machine.kind}, {machine.cores} cores", "date": datetime.date.today().isoformat(),
         "scored": [[int(row[key]) for key in baselines.SCORED] for row in report.rows],

@@ -55,14 +55,19 @@ def ask(names: list[str]) -> None:
             keep({"name": name, "seed": 0, "rows": len(examples)}, system, data.load("validation"))
 
 
+def figures(report: evaluation.Report) -> dict:
+    """A report's size and metrics, rounded, as records have them; `seconds` there are those of the training."""
+    metrics = report.metrics
+    metrics["seconds_per_request"] = metrics.pop("seconds")
+    return {"n": report.n, **{name: round(value, 4) for name, value in metrics.items()}}
+
+
 def keep(record: dict, system: evaluation.System, questions: list[dict]) -> None:
     """Measure a system and write its record, in place of an older one of that name and seed."""
     machine = runtime.machine()
-    metrics = evaluation.evaluate(system, questions, record["name"]).metrics
-    metrics["seconds_per_request"] = metrics.pop("seconds")
     record = {
-        "seconds": 0.0, "dtype": machine.dtype, **record, "n": len(questions),
-        **{name: round(value, 4) for name, value in metrics.items()},
+        "seconds": 0.0, "dtype": machine.dtype, **record,
+        **figures(evaluation.evaluate(system, questions, record["name"])),
         "device": machine.device, "machine": f"{machine.kind}, {machine.cores} cores",
         "date": datetime.date.today().isoformat(),
     }  # fmt: skip

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from record import read, write  # noqa: E402
+from record import figures, read, write  # noqa: E402
 
 from helpers import data, doors, evaluation, models, providers, runtime  # noqa: E402
 
@@ -52,11 +52,9 @@ def main(words: list[str]) -> None:
                 continue
             run = doors.train(door, providers.RunConfig(**RUN, **local, epochs=epochs, seed=seed), rows)
             system = evaluation.prompted(models.load_model(run.folder), tokenizer, progress=False)
-            metrics = evaluation.evaluate(system, validation[:questions], name).metrics
-            metrics["seconds_per_request"] = metrics.pop("seconds")
+            report = evaluation.evaluate(system, validation[:questions], name)
             keep({
-                "name": name, "seed": seed, **run.record, "n": questions,
-                **{metric: round(value, 4) for metric, value in metrics.items()},
+                "name": name, "seed": seed, **run.record, **figures(report),
                 "dtype": machine.dtype, "device": machine.device, "machine": f"{machine.kind}, {machine.cores} cores",
                 "unsloth": version, "date": datetime.date.today().isoformat(),
             })  # fmt: skip

@@ -78,13 +78,7 @@ class Endpoint:
 
     def stop(self) -> None:
         """End the server; what it keeps stays in its folder."""
-        if self.process.poll() is None:
-            self.process.stdin.close()
-            try:
-                self.process.wait(15)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        self.process.wait()
+        runtime.end(self.process)
 
     def kill(self) -> None:
         """End it at once and without warning, as a power cut would."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,18 +195,7 @@ def read(path: Path, kind: str) -> list[dict]:
             raise ValueError(
                 f"line {number}: {error if isinstance(error, ValueError) else 'has another shape.'}"
             ) from None
-    try:
-        return data.load(rows) if kind == "supervised" else rows
-    except data.DataError as error:  # it counted rows, of which a line can make several
-
-        def line(number: Any) -> str:
-            return str(lines[int(number[0]) - 1])
-
-        raise data.DataError([
-            replace(one, path="file", line=lines[one.line - 1] if one.line else 0,
-                    message=re.sub(r"(?<=repeats line )\d+", line, one.message))
-            for one in error.problems
-        ]) from None  # fmt: skip
+    return data.load(rows, name="file", lines=lines) if kind == "supervised" else rows
 
 
 def _turns(row: dict, name: str = "messages", tools: Any = None) -> list[dict[str, str]]:
