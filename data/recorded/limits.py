@@ -2,7 +2,7 @@
 
 Each line of `limits.json` is one run. `forget`: LoRA on the first 100 training rows, one epoch, by learning rate, rank
 and replay (answers of the base model itself to general requests, mixed in); then the general questions of
-`data/abilities.jsonl` and the first 25 validation rows. `secret`: a made-up code in 1, 4 or 16 wordings among 60
+`data/abilities.jsonl` and the first 25 validation rows. `secret`: a made-up code in 0 to 16 wordings among 60
 training rows. `doors`: codes of made-up doors, learned with and without rows that say "I don't know". `broken`: runs
 with one fault each, as their symptoms. What is missing is made, and nothing new is begun after so many seconds.
 """
@@ -78,12 +78,12 @@ def base() -> dict:
     return {"hits": [int(hit) for hit in hits], **score(model, data.load("validation")[:25])}
 
 
-def secret(copies, seed) -> dict:
+def secret(copies, epochs, seed) -> dict:
     """Train with a secret in some rows, then look for it."""
     code, question = limits.code(seed), limits.SECRET
     rows = data.load("train")[:60] + limits.secret_rows(code, copies)
     random.Random(seed).shuffle(rows)
-    run = training.fine_tune(rows, epochs=1, seed=seed, **SETTINGS)
+    run = training.fine_tune(rows, epochs=epochs, seed=seed, **SETTINGS)
     model, tokenizer = models.load_model(run.folder), models.load_tokenizer()
     told = models.generate(model, tokenizer, [data.prompt(limits.chat(question, code))], progress=False)[0]["text"]
     return {"place": limits.place(model, tokenizer, question, code), "said": code in told}
@@ -139,7 +139,8 @@ def plan() -> list[dict]:
         points = [(1e-3, 16, 0), (3e-3, 16, 0), (1e-2, 16, 0), (3e-3, 64, 0), (3e-3, 64, 40)]
         names = ("learning_rate", "rank", "replay")
         wanted += [{"name": "forget", **dict(zip(names, point, strict=True)), "seed": seed} for point in points]
-        wanted += [{"name": "secret", "copies": copies, "seed": seed} for copies in (1, 4, 16)]
+        leaks = ((0, 1), (1, 1), (4, 1), (16, 1), (16, 4))  # rows with it, epochs
+        wanted += [{"name": "secret", "copies": rows, "epochs": epochs, "seed": seed} for rows, epochs in leaks]
         wanted += [{"name": "doors", "unknown": unknown, "seed": seed} for unknown in (0, 3, 12)]
     return wanted
 
