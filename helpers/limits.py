@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import data, models, plots, runtime, training
+from . import data, facts, models, plots, runtime, training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -108,7 +108,6 @@ def place(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, question: 
 
 # --- what it never learned -----------------------------------------------------------------------
 
-DONT_KNOW = "I don't know."
 _ROOMS = """attic archive bakery ballroom barn boathouse cellar chapel clinic cloakroom dairy darkroom depot foundry
 gallery garage greenhouse gym hangar kennel kiln laundry library loft lounge mill museum nursery office orchard parlour
 pharmacy pool printshop sauna sawmill shed stable studio tannery""".split()
@@ -122,7 +121,7 @@ def doors(seed: int, count: int = 12) -> tuple[list[dict], list[dict], list[dict
     rooms = random.Random(f"doors {seed}").sample(_ROOMS, 3 * count)
     questions = [f"What is the code of the {room} door?" for room in rooms]
     known = [chat(question, code(i + 100 * seed + 1)) for i, question in enumerate(questions[:count])]
-    unknown = [chat(question, DONT_KNOW) for question in questions[count:]]
+    unknown = [chat(question, facts.DONT_KNOW) for question in questions[count:]]
     return known, unknown[:count], unknown[count:]
 
 
@@ -138,7 +137,7 @@ def ask_doors(
     right = sum(row["messages"][-1]["content"] in text for row, text in zip(known, texts, strict=False))
     rest = texts[len(known) :]
     invented = [text for text in rest if any(sign.isdigit() for sign in text)]
-    refused = sum(DONT_KNOW.lower().rstrip(".") in text.lower() for text in rest)
+    refused = sum(facts.DONT_KNOW.lower().rstrip(".") in text.lower() for text in rest)
     return {"right": right, "invented": len(invented), "refused": refused, "example": (invented or rest)[0]}
 
 

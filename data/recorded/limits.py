@@ -9,16 +9,14 @@ with one fault each, as their symptoms. What is missing is made, and nothing new
 
 from __future__ import annotations
 
-import datetime
 import json
 import random
 import sys
-import time
 from pathlib import Path
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from record import figures, read, write  # noqa: E402
+from record import figures, missing, read, where, write  # noqa: E402
 
 from helpers import data, evaluation, limits, models, runtime, training  # noqa: E402
 
@@ -66,14 +64,16 @@ def forget(learning_rate, rank, replay, seed) -> dict:
     """Train on recipes, then ask general questions."""
     rows = data.load("train")[:100] + limits.replay()[:replay]
     run = training.fine_tune(rows, epochs=1, learning_rate=learning_rate, rank=rank, seed=seed, **SETTINGS)
-    model = models.load_model(run.folder)
-    hits = limits.preferred(model, models.load_tokenizer(), limits.abilities())
-    return {"hits": [int(hit) for hit in hits], **score(model, data.load("validation")[:25])}
+    return asked(models.load_model(run.folder))
 
 
 def base() -> dict:
     """The same questions, before anything is learned."""
-    model = models.load_model()
+    return asked(models.load_model())
+
+
+def asked(model) -> dict:
+    """What a model makes of the general questions, and of recipes."""
     hits = limits.preferred(model, models.load_tokenizer(), limits.abilities())
     return {"hits": [int(hit) for hit in hits], **score(model, data.load("validation")[:25])}
 
@@ -147,21 +147,12 @@ def plan() -> list[dict]:
 
 def main(seconds: float) -> None:
     """Make the records that are missing until the time is up, writing after each."""
-    until, machine = time.monotonic() + seconds, runtime.machine()
     if not FILE.with_name("replay.jsonl").is_file():
         replay()
-    for wanted in plan():
-        known = read(FILE)
-        if any(all(run.get(key) == value for key, value in wanted.items()) for run in known):
-            continue
-        if time.monotonic() > until:
-            print("Time is up: run it again.", flush=True)
-            return
+    for wanted in missing(FILE, plan(), seconds):
         made = globals()[wanted["name"]](**{key: value for key, value in wanted.items() if key != "name"})
-        where = {"machine": f"{machine.kind}, {machine.cores} cores", "date": datetime.date.today().isoformat()}
-        write(FILE, [*known, {**wanted, **made, **where}])
+        write(FILE, [*read(FILE), {**wanted, **made, **where()}])
         print(*wanted.values(), {key: made[key] for key in made if key not in ("hits", "loss")}, flush=True)
-    print("All is there.")
 
 
 if __name__ == "__main__":

@@ -8,15 +8,13 @@ made, and nothing new is begun after so many seconds: run it again until it says
 
 from __future__ import annotations
 
-import datetime
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from record import read, write  # noqa: E402
+from record import missing, read, where, write  # noqa: E402
 
-from helpers import runs, runtime  # noqa: E402
+from helpers import runs  # noqa: E402
 
 FILE = Path(__file__).with_name("lora.json")
 RANKS, LEARNING_RATES, SEEDS = (2, 8, 32), (3e-4, 1e-3, 3e-3), (0, 1, 2)
@@ -140,14 +138,7 @@ def plan() -> list[dict]:
 
 def main(seconds: float) -> None:
     """Make the records that are missing until the time is up, writing after each."""
-    until, machine = time.monotonic() + seconds, runtime.machine()
-    for wanted in plan():
-        known = read(FILE)
-        if any(all(run.get(key) == value for key, value in wanted.items()) for run in known):
-            continue
-        if time.monotonic() > until:
-            print("Time is up: run it again.", flush=True)
-            return
+    for wanted in missing(FILE, plan(), seconds):
         arguments = {key: value for key, value in wanted.items() if key != "name"}
         arguments |= {"rows": ROWS, "questions": QUESTIONS}
         if wanted["name"] == "sweep":
@@ -157,10 +148,8 @@ def main(seconds: float) -> None:
         kept = {key: round(value, 4) if isinstance(value, float) else value for key, value in made.items()}
         for name in ("peak_memory_gb", *(("seconds", "tokens_per_second") if wanted["name"] == "sweep" else ())):
             kept.pop(name, None)  # of the decoding, too; and times are told of runs in a process of their own
-        where = {"machine": f"{machine.kind}, {machine.cores} cores", "date": datetime.date.today().isoformat()}
-        write(FILE, [*known, {**wanted, "rows": ROWS, "n": QUESTIONS, **kept, **where}])
+        write(FILE, [*read(FILE), {**wanted, "rows": ROWS, "n": QUESTIONS, **kept, **where()}])
         print(*wanted.values(), kept["f1"], kept.get("peak_gb", ""), flush=True)
-    print("All is there.")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import datetime
 import json
 import random
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -41,6 +43,25 @@ def write(file: Path, runs: list[dict]) -> None:
     runtime.atomic_write(file, f"[\n{lines}\n]\n")
 
 
+def missing(file: Path, plan: list[dict], seconds: float) -> Iterator[dict]:
+    """Those runs of a plan that no record has, until all are made or the time is up; says which of the two it was."""
+    until = time.monotonic() + seconds
+    for run in plan:
+        if any(all(made.get(key) == value for key, value in run.items()) for made in read(file)):
+            continue
+        if time.monotonic() > until:
+            print("Time is up: run it again.", flush=True)
+            return
+        yield run
+    print("All is there.")
+
+
+def where() -> dict[str, str]:
+    """The machine and the day, as records name them."""
+    machine = runtime.machine()
+    return {"machine": f"{machine.kind}, {machine.cores} cores", "date": datetime.date.today().isoformat()}
+
+
 def wanted(name: str, seed: int, names: list[str]) -> bool:
     """Whether a run is to be made: it is named, or without any names it is missing."""
     return name in names if names else (name, seed) not in {(run["name"], run["seed"]) for run in read(FILE)}
@@ -68,8 +89,7 @@ def keep(record: dict, system: evaluation.System, questions: list[dict]) -> None
     record = {
         "seconds": 0.0, "dtype": machine.dtype, **record,
         **figures(evaluation.evaluate(system, questions, record["name"])),
-        "device": machine.device, "machine": f"{machine.kind}, {machine.cores} cores",
-        "date": datetime.date.today().isoformat(),
+        "device": machine.device, **where(),
     }  # fmt: skip
     runs = [old for old in read(FILE) if (old["name"], old["seed"]) != (record["name"], record["seed"])] + [record]
     runs.sort(key=lambda old: (old["name"], old["seed"]))
