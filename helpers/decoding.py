@@ -1,4 +1,4 @@
-"""Greedy decoding of many prompts at once, written out for Llamas: an answer is the same whatever else is asked.
+"""Decoding of many prompts at once, written out for Llamas: an answer is the same whatever else is asked.
 
 What makes it fast on a small machine: rows that have ended leave at once, and waiting prompts take their places;
 what all prompts begin with is computed once; projections that read the same x are one product; keys and values of
@@ -11,6 +11,7 @@ product has a single row, as those are summed in another order than products wit
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 
@@ -28,7 +29,14 @@ Constrain = Callable[[], Callable[[list[int]], torch.Tensor]]
 
 
 def answers(
-    model: PreTrainedModel, prompts: Sequence[list[int]], limit: int, eos: int, size: int, constrain: Constrain | None
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    limit: int,
+    eos: int,
+    size: int,
+    constrain: Constrain | None,
+    temperature: float = 0.0,
+    seed: int = 0,
 ) -> Iterator[tuple[int, list[int]]]:
     """Number and completion of each prompt, in the order in which they end.
 
@@ -38,12 +46,29 @@ def answers(
         limit: most tokens of a completion.
         eos: the token that ends one; it is part of it.
         size: prompts decoded together.
-        constrain: as in `models.generate`.
+        constrain: as in `models.generate`; temperature and seed alike.
     """
-    if plain_llama(model):
-        yield from _Run(model, prompts, limit, eos, size, constrain)
-    else:
-        yield from _by_itself(model, prompts, limit, eos, size, constrain)
+    by = _Run if plain_llama(model) else _by_itself
+    yield from by(model, prompts, limit, eos, size, constrain, _Chance(temperature, seed, len(prompts)))
+
+
+class _Chance:
+    """Draws tokens, each prompt's by a stream of random numbers of its own; at temperature 0 it takes the likeliest."""
+
+    def __init__(self, temperature: float, seed: int, prompts: int) -> None:
+        self.temperature = temperature
+        names = [f"{seed}-{number}".encode() for number in range(prompts if temperature else 0)]
+        seeds = [int.from_bytes(hashlib.sha256(name).digest()[:7], "big") for name in names]
+        self.streams = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def choose(self, scores: torch.Tensor, numbers: Sequence[int | None]) -> torch.Tensor:
+        """The next token, (rows,), from scores (rows, vocabulary); the row of no number draws nothing."""
+        if not self.temperature:
+            return scores.argmax(-1)
+        reached = (scores.float() / self.temperature).softmax(-1).cumsum(-1)
+        lots = torch.tensor([[0.0 if n is None else torch.rand(1, generator=self.streams[n]).item()] for n in numbers])
+        found = torch.searchsorted(reached, lots.to(scores.device) * reached[:, -1:], right=True)
+        return found[:, 0].clamp_(max=scores.shape[-1] - 1)
 
 
 def plain_llama(model: PreTrainedModel) -> bool:
@@ -201,9 +226,10 @@ class Llama:
 class _Run(Llama):
     """One run over all prompts. Rows are numbered by their place in the tensors, prompts by that in the list."""
 
-    def __init__(self, model, prompts, limit, eos, size, constrain) -> None:
+    def __init__(self, model, prompts, limit, eos, size, constrain, chance) -> None:
         super().__init__(model, eos, max(map(len, prompts)) + limit)
         self.prompts, self.limit, self.constrain, self.size = prompts, limit, constrain, max(2, size)
+        self.chance = chance
         self.begun = self._begin()
         self.kept = self._room(min(self.size, max(2, len(prompts))))
 
@@ -225,7 +251,8 @@ class _Run(Llama):
                 if row["ended"]:
                     continue
                 score[~row["allowed"](row["tokens"]).to(score.device)] = -torch.inf
-        return scores.argmax(-1).tolist()
+        numbers = [None if row["ended"] else row["number"] for row in rows]
+        return self.chance.choose(scores[: len(rows)], numbers).tolist()
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
         # The longest first: their answers are the longest too, and the last rows run with few beside them.
@@ -291,8 +318,16 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     return turned
 
 
-def _by_itself(model, prompts, limit, eos, size, constrain) -> Iterator[tuple[int, list[int]]]:
+def _by_itself(model, prompts, limit, eos, size, constrain, chance) -> Iterator[tuple[int, list[int]]]:
     """The same by the model's own `generate`, in batches of similar length, padded on the left."""
+
+    class Drawn(LogitsProcessor):
+        def __init__(self, batch: list[int]) -> None:
+            self.batch = batch
+
+        def __call__(self, input_ids, scores):
+            chosen = chance.choose(scores, self.batch)[:, None]
+            return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0.0)
 
     class Allowed(LogitsProcessor):
         def __init__(self, rows: int, width: int) -> None:
@@ -313,7 +348,7 @@ def _by_itself(model, prompts, limit, eos, size, constrain) -> Iterator[tuple[in
         mask = torch.arange(width, device=model.device) >= torch.tensor(gaps, device=model.device)[:, None]
         written = model.generate(
             ids, attention_mask=mask.long(), max_new_tokens=limit, do_sample=False, pad_token_id=eos, eos_token_id=eos,
-            logits_processor=[Allowed(len(batch), width)] if constrain else [],
+            logits_processor=[Allowed(len(batch), width)] * bool(constrain) + [Drawn(batch)],
         )  # fmt: skip
         for i, tokens in zip(batch, written[:, width:].tolist(), strict=True):
             yield i, tokens[: tokens.index(eos) + 1] if eos in tokens else tokens

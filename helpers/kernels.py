@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch.autograd import Function
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutput
+from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 from transformers.models.llama import modeling_llama
 
 from .decoding import rotate
@@ -227,9 +227,21 @@ def _linears(*layers: torch.nn.Module) -> Callable[[torch.Tensor], tuple[torch.T
     """The function from x to the outputs of linear layers that read the same x."""
     if not all(map(_plain_lora, layers)):
         return lambda x: tuple(layer(x) for layer in layers)
-    threes = ((one.base_layer.weight, one.lora_A["default"].weight, one.lora_B["default"].weight) for one in layers)
-    parameters, scale = [part for three in threes for part in three], layers[0].scaling["default"]
-    return lambda x: LoRALinears.apply(x, scale, *parameters)
+    first = layers[0]
+    parameters = {
+        name: [
+            part for one in layers for part in (one.base_layer.weight, one.lora_A[name].weight, one.lora_B[name].weight)
+        ]
+        for name in first.lora_A
+    }
+
+    def linears(x):
+        if first.disable_adapters:
+            return tuple(layer.base_layer(x) for layer in layers)
+        (name,) = first.active_adapters
+        return LoRALinears.apply(x, first.scaling[name], *parameters[name])
+
+    return linears
 
 
 def _plain_lora(layer: torch.nn.Module) -> bool:
@@ -301,14 +313,38 @@ def _loss_forward(self, input_ids, labels, num_items_in_batch=None, **unused):
     return CausalLMOutput(loss=total / (wanted.sum() if num_items_in_batch is None else num_items_in_batch))
 
 
-def make_fast(model: PreTrainedModel) -> PreTrainedModel:
+def _backbone_forward(self, input_ids, attention_mask=None, **unused):
+    """Replaces the Llama's `forward`: last hidden states, (rows, width, hidden), of rows padded on either side.
+
+    What is there for padding, and for each row's last token, after which no label comes, means nothing.
+    """
+    real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+    order = real.argsort(dim=1, descending=True, stable=True)  # padding goes behind
+    width = int(real.sum(1).max())
+    ids, real = (part.gather(1, order)[:, :width] for part in (input_ids, real))
+    layout = Layout.of(ids, ids.masked_fill(real == 0, -100))
+    hidden = layout.rows(_llama_forward(self, ids, layout))
+    place = order.argsort(dim=1).clamp(max=width - 1)
+    return BaseModelOutput(hidden.gather(1, place[..., None].expand(-1, -1, hidden.shape[-1])))
+
+
+def make_fast(model: PreTrainedModel, *, loss: bool = True) -> PreTrainedModel:
     """Give a causal LM, with or without LoRA, these forward passes; its parameters stay as they are.
 
     Every model gets the loss and the LoRA layers, Llama models also norms, gates and attention. Rows must be
     padded on the right, as no attention mask is looked at. Once parameters were replaced, call it again.
+
+    Args:
+        loss: False leaves the head to TRL's DPO and GRPO trainers, which want probabilities in place of a loss, and
+            looks at the mask, as they pad on both sides. What is no Llama stays as it is then.
     """
     base = model.get_base_model() if hasattr(model, "peft_config") else model
-    base.forward = MethodType(_loss_forward, base)
+    if loss:
+        base.forward = MethodType(_loss_forward, base)
+    elif isinstance(base.base_model, modeling_llama.LlamaModel):
+        base.base_model.forward = MethodType(_backbone_forward, base.base_model)
+    else:
+        return model
     for layer in base.modules():
         if _plain_lora(layer):
             layer.forward = _lora(layer)

@@ -17,7 +17,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import downloads, runtime
 from .downloads import sha256
@@ -333,7 +333,9 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
     if hasattr(model, "peft_config"):
         model.peft_config["default"].base_model_name_or_path = "SmolLM2-135M-Instruct-Q4_1"
     # peft would ask the hub whether the vocabulary has grown, which it has not
-    options = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
+    options: dict[str, Any] = {}
+    if hasattr(model, "peft_config"):  # "ref", the copy that preferences are measured against, stays behind
+        options = {"save_embedding_layers": False, "selected_adapters": ["default"]}
     with quiet():
         model.save_pretrained(folder, **options)
     if not hasattr(model, "peft_config"):
@@ -367,8 +369,10 @@ def generate(
     batch_size: int | None = None,
     progress: bool = True,
     constrain: Callable[[], Callable[[list[int]], torch.Tensor]] | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
 ) -> list[dict]:
-    """Answer chats greedily, many at a time: each as if it were alone.
+    """Answer chats, many at a time: each as if it were alone.
 
     Args:
         model: causal language model.
@@ -379,6 +383,8 @@ def generate(
         progress: show a bar.
         constrain: called once per chat; gives a function from the tokens answered so far to the tokens that
             are allowed next, a bool tensor (vocabulary,), such as `baselines.json_list` makes.
+        temperature: 0 takes the likeliest token each time; at 1 tokens are drawn as the model finds them probable.
+        seed: of the draws; an answer hangs on it and on the chat's place in the list, not on the other chats.
 
     Returns:
         One dict per chat, in the order given: `text` (str), `prompt_tokens`, `completion_tokens` (int, the
@@ -398,7 +404,7 @@ def generate(
     eos, completions, began = tokenizer.eos_token_id, {}, time.perf_counter()
     with torch.inference_mode(), tqdm(total=len(chats), desc="decoding", disable=not progress) as bar:
         if prompts:
-            for i, tokens in decoding.answers(model, prompts, max_new_tokens, eos, size, constrain):
+            for i, tokens in decoding.answers(model, prompts, max_new_tokens, eos, size, constrain, temperature, seed):
                 completions[i] = tokens
                 bar.update()
     each = (time.perf_counter() - began) / max(1, sum(map(len, completions.values())))

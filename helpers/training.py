@@ -122,33 +122,23 @@ def _optimizer_class() -> type[torch.optim.Optimizer]:
 
 
 @functools.cache
-def trainer_class() -> type:
-    """`CourseTrainer`, a subclass of TRL's `SFTTrainer` (made on first use: importing TRL takes seconds)."""
+def small(kind: type) -> type:
+    """One of TRL's trainers with what all of ours need: the fast passes, exact small steps, checkpoints that are whole.
+
+    Args:
+        kind: `SFTTrainer`, `DPOTrainer` or `GRPOTrainer`. The last two want token probabilities in place of a loss.
+    """
     import torch
-    from trl import SFTTrainer
 
     from . import kernels
 
-    # Of several processes on a CPU, each asks for its optimizer at "cpu:0", a place that torch.load does not know.
-    torch.serialization.register_package(
-        9, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None
-    )
+    class Small(kind):
+        wants_loss = kind.__name__ == "SFTTrainer"
 
-    class CourseTrainer(SFTTrainer):
-        """TRL's trainer on encoded rows, with the course's batches, loss and optimizer."""
-
-        def __init__(self, model, *, processing_class, tokens_at_once=TOKENS_AT_ONCE, **arguments):
-            self.tokens_at_once, pad = tokens_at_once, processing_class.pad_token_id
-            super().__init__(
-                kernels.make_fast(model), processing_class=processing_class,
-                data_collator=functools.partial(collate, pad_token_id=pad), **arguments,
-            )  # fmt: skip
-            self.model_accepts_loss_kwargs = True  # our loss divides by the labels of the whole step
-
-        def _get_train_sampler(self, train_dataset=None):
-            lengths = (train_dataset or self.train_dataset)["length"]
-            step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-            return LengthGroupedSampler(list(lengths), step, self.args.seed)
+        def __init__(self, model, **arguments):
+            without_triton()
+            super().__init__(model, **arguments)
+            kernels.make_fast(self.model, loss=self.wants_loss)
 
         def create_optimizer(self, model=None):
             if self.optimizer is None:
@@ -160,6 +150,49 @@ def trainer_class() -> type:
                     eps=args.adam_epsilon, weight_decay=args.weight_decay,
                 )  # fmt: skip
             return self.optimizer
+
+        def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+            kept = {name: p.dtype for name, p in self.model.named_parameters()}
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            for name, parameter in self.model.named_parameters():  # peft loads adapters in float32
+                parameter.data = parameter.data.to(kept[name])
+            kernels.make_fast(self.model, loss=self.wants_loss)  # peft has put new parameters in
+
+        def _save_checkpoint(self, model, trial):
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            # The mark tells a whole checkpoint from one that a kill cut short.
+            (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / "complete").touch()
+
+    return Small
+
+
+@functools.cache
+def trainer_class() -> type:
+    """`CourseTrainer`, a subclass of TRL's `SFTTrainer` (made on first use: importing TRL takes seconds)."""
+    import torch
+    from trl import SFTTrainer
+
+    # Of several processes on a CPU, each asks for its optimizer at "cpu:0", a place that torch.load does not know.
+    torch.serialization.register_package(
+        9, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None
+    )
+
+    class CourseTrainer(small(SFTTrainer)):
+        """TRL's trainer on encoded rows, with the course's batches, loss and optimizer."""
+
+        def __init__(self, model, *, processing_class, tokens_at_once=TOKENS_AT_ONCE, **arguments):
+            self.tokens_at_once, pad = tokens_at_once, processing_class.pad_token_id
+            super().__init__(
+                model, processing_class=processing_class,
+                data_collator=functools.partial(collate, pad_token_id=pad), **arguments,
+            )  # fmt: skip
+            self.model_accepts_loss_kwargs = True  # our loss divides by the labels of the whole step
+
+        def _get_train_sampler(self, train_dataset=None):
+            lengths = (train_dataset or self.train_dataset)["length"]
+            step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+            return LengthGroupedSampler(list(lengths), step, self.args.seed)
 
         def training_step(self, model, inputs, num_items_in_batch=None):
             rows, width = inputs["input_ids"].shape
@@ -177,19 +210,6 @@ def trainer_class() -> type:
                 # It counts the labels of all processes, whose gradients are then averaged, not added.
                 output.loss = output.loss * self.accelerator.num_processes
             return (output.loss, output) if return_outputs else output.loss
-
-        def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-            kept = {name: p.dtype for name, p in self.model.named_parameters()}
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            for name, parameter in self.model.named_parameters():  # peft loads adapters in float32
-                parameter.data = parameter.data.to(kept[name])
-            kernels.make_fast(self.model)  # peft has put new parameters in
-
-        def _save_checkpoint(self, model, trial):
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            # The mark tells a whole checkpoint from one that a kill cut short.
-            (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / "complete").touch()
 
     return CourseTrainer
 
