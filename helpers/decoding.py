@@ -348,7 +348,7 @@ def _by_itself(model, prompts, limit, eos, size, constrain, chance) -> Iterator[
         mask = torch.arange(width, device=model.device) >= torch.tensor(gaps, device=model.device)[:, None]
         written = model.generate(
             ids, attention_mask=mask.long(), max_new_tokens=limit, do_sample=False, pad_token_id=eos, eos_token_id=eos,
-            logits_processor=[Allowed(len(batch), width)] * bool(constrain) + [Drawn(batch)],
+            logits_processor=[*([Allowed(len(batch), width)] if constrain else []), Drawn(batch)],
         )  # fmt: skip
         for i, tokens in zip(batch, written[:, width:].tolist(), strict=True):
             yield i, tokens[: tokens.index(eos) + 1] if eos in tokens else tokens

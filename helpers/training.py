@@ -13,7 +13,7 @@ import math
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,6 +138,9 @@ def small(kind: type) -> type:
         def __init__(self, model, **arguments):
             without_triton()
             super().__init__(model, **arguments)
+            for name, parameter in self.model.named_parameters():
+                if ".ref." in name:  # TRL's copy of the adapter, which peft makes in float32
+                    parameter.data = parameter.data.to(self.model.dtype)
             kernels.make_fast(self.model, loss=self.wants_loss)
 
         def create_optimizer(self, model=None):
@@ -154,6 +157,8 @@ def small(kind: type) -> type:
         def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
             kept = {name: p.dtype for name, p in self.model.named_parameters()}
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+            if "ref" in getattr(self.model, "peft_config", {}):  # transformers 5.17 then forgets the adapter itself
+                self.model.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
             for name, parameter in self.model.named_parameters():  # peft loads adapters in float32
                 parameter.data = parameter.data.to(kept[name])
             kernels.make_fast(self.model, loss=self.wants_loss)  # peft has put new parameters in
@@ -449,18 +454,10 @@ def _train(part, run_key, rows, held_out, model, config, save_steps, callbacks, 
     return made
 
 
-def _is_marked(checkpoint: Path) -> bool:
-    return (checkpoint / "complete").is_file()
-
-
-def last_checkpoint(folder: Path, whole: Callable[[Path], bool] = _is_marked) -> Path | None:
-    """The newest whole checkpoint in a folder; those that a kill cut short are removed.
-
-    Args:
-        whole: tells a whole checkpoint; by default it bears the mark that `CourseTrainer` sets.
-    """
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint in a folder that bears the mark of being whole; those that a kill cut short are removed."""
     found = list(folder.glob("checkpoint-*"))
-    good = [checkpoint for checkpoint in found if whole(checkpoint)]
+    good = [checkpoint for checkpoint in found if (checkpoint / "complete").is_file()]
     if not runtime.process()[0]:  # of several processes one removes, and the others know what is whole as well
         for checkpoint in found:
             if checkpoint not in good:

@@ -109,30 +109,24 @@ def supervised(store: Store, job: dict[str, Any], place: Path) -> tuple[Path, li
 
 
 def dpo(store: Store, job: dict[str, Any], place: Path) -> tuple[Path, list[dict], int]:
-    """TRL's trainer for direct preference optimisation (Rafailov et al., 2023)."""
+    """Direct preference optimisation."""
     from datasets import Dataset
-    from trl import DPOConfig, DPOTrainer
 
-    from .. import training
+    from .. import preferences
 
-    settings = job["method"]["dpo"]["hyperparameters"]
-    held_out = _rows(place, "validation_file")
-    arguments = _arguments(job, place, settings) | {
-        "beta": settings["beta"], "max_length": training.MAX_LENGTH,
-        "eval_strategy": "epoch" if held_out else "no", "include_num_input_tokens_seen": "non_padding",
-    }  # fmt: skip
-    trainer = DPOTrainer(
-        models.trainable(_start(store, job)), args=DPOConfig(**arguments), processing_class=models.load_tokenizer(),
-        train_dataset=Dataset.from_list(_rows(place, "training_file")),
-        eval_dataset=Dataset.from_list(held_out) if held_out else None, callbacks=[reporter(store, job)],
+    settings, held_out = job["method"]["dpo"]["hyperparameters"], _rows(place, "validation_file")
+    trainer = preferences.dpo_trainer(
+        models.trainable(_start(store, job)), _rows(place, "training_file"), place / "trl", beta=settings["beta"],
+        per_device_train_batch_size=settings["batch_size"], eval_strategy="epoch" if held_out else "no",
+        eval_dataset=Dataset.from_list(held_out) if held_out else None, include_num_input_tokens_seen="non_padding",
+        callbacks=[reporter(store, job)], **_arguments(job, settings),
     )  # fmt: skip
     return _train(trainer, place)
 
 
 def reinforcement(store: Store, job: dict[str, Any], place: Path) -> tuple[Path, list[dict], int]:
-    """TRL's trainer for group relative policy optimisation (Shao et al., 2024), with the job's grader as reward."""
-    from datasets import Dataset
-    from trl import GRPOConfig, GRPOTrainer
+    """Group relative policy optimisation, with the job's grader as reward."""
+    from .. import preferences
 
     method = job["method"]["reinforcement"]
     settings, grader = method["hyperparameters"], method["grader"]
@@ -141,29 +135,20 @@ def reinforcement(store: Store, job: dict[str, Any], place: Path) -> tuple[Path,
         pairs = zip(completions, map(json.loads, item), strict=True)
         return [graders.reward(grader, one, answer[0]["content"]) for answer, one in pairs]
 
-    batch = settings["batch_size"]
-    arguments = _arguments(job, place, settings) | {
-        "num_generations": GENERATIONS, "per_device_train_batch_size": batch * GENERATIONS,
-        "max_completion_length": 128, "temperature": 1.0, "beta": 0.0,
-    }  # fmt: skip
-    trainer = GRPOTrainer(
-        models.trainable(_start(store, job)), reward_funcs=reward, args=GRPOConfig(**arguments),
-        processing_class=models.load_tokenizer(), train_dataset=Dataset.from_list(_rows(place, "training_file")),
-        callbacks=[reporter(store, job)],
+    trainer = preferences.grpo_trainer(
+        models.trainable(_start(store, job)), _rows(place, "training_file"), place / "trl", reward_funcs=reward,
+        num_generations=GENERATIONS, per_device_train_batch_size=settings["batch_size"] * GENERATIONS,
+        callbacks=[reporter(store, job)], **_arguments(job, settings),
     )  # fmt: skip
     return _train(trainer, place)
 
 
-def _arguments(job: dict[str, Any], place: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """What TRL's trainers are told alike."""
+def _arguments(job: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """What both of TRL's trainers are told about a job."""
     kind = job["method"]["type"]
     return {
-        "output_dir": str(place / "trl"), "seed": job["seed"], "num_train_epochs": settings["n_epochs"],
-        "per_device_train_batch_size": settings["batch_size"], "logging_steps": 1, "save_steps": SAVE_STEPS,
-        "save_total_limit": 1, "lr_scheduler_type": "cosine", "report_to": "none", "disable_tqdm": True,
-        "learning_rate": LEARNING_RATES[kind] * settings["learning_rate_multiplier"], "bf16": False,
-        "gradient_checkpointing": False, "use_cpu": runtime.machine().device == "cpu",
-        "dataloader_pin_memory": False,
+        "seed": job["seed"], "num_train_epochs": settings["n_epochs"], "save_steps": SAVE_STEPS, "save_total_limit": 1,
+        "learning_rate": LEARNING_RATES[kind] * settings["learning_rate_multiplier"],
     }  # fmt: skip
 
 
@@ -171,21 +156,11 @@ def _train(trainer: Any, place: Path) -> tuple[Path, list[dict], int]:
     """Run one of TRL's trainers from its last whole checkpoint on."""
     from .. import training
 
-    training.without_triton()
-    last = training.last_checkpoint(place / "trl", whole=_has_state)
+    last = training.last_checkpoint(place / "trl")
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     models.save(trainer.model, trainer.processing_class, place / "adapter")
     history = [row for row in trainer.state.log_history if "loss" in row or "eval_loss" in row]
     return place / "adapter", history, int(trainer.state.num_input_tokens_seen or 0)
-
-
-def _has_state(checkpoint: Path) -> bool:
-    """Whether a checkpoint of TRL's is whole: the state is the last that it is given."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 _METHODS: dict[str, Callable] = {"supervised": supervised, "dpo": dpo, "reinforcement": reinforcement}
