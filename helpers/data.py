@@ -509,12 +509,17 @@ def load(source: Path | str | Iterable[dict], **options: Any) -> list[dict]:
         DataError: with everything that is wrong: file, line, field and remedy.
         CourseError: the test split is opened by `open_test` only.
     """
-    if isinstance(source, str | os.PathLike) and _path(source).resolve() == (FOLDER / "test.jsonl").resolve():
+    if isinstance(source, str | os.PathLike) and _is_sealed(_path(source).resolve()):
         raise runtime.CourseError(
             "The test rows are sealed: choices made on them would make them a second validation set. "
             'Work on load("validation"); at the very end call open_test("why").'
         )
     return _load(source, **options)
+
+
+def _is_sealed(path: Path) -> bool:
+    """Whether a file holds test rows of the course, or of a task in its folder."""
+    return path.name == "test.jsonl" and FOLDER.resolve() in path.parents
 
 
 def _load(source: Any, **options: Any) -> list[dict]:
@@ -524,22 +529,35 @@ def _load(source: Any, **options: Any) -> list[dict]:
     return rows
 
 
-def open_test(reason: str) -> list[dict]:
-    """Open the sealed test rows, and log why in `test_openings.jsonl` beside the runs.
+def sealed(source: Path | str = "test") -> list[dict]:
+    """Test rows without a line in the log: to name, pack or check them, never to measure anything on them."""
+    return _load(source, task="recipe")
+
+
+def open_test(reason: str, source: Path | str = "test") -> list[dict]:
+    """Open sealed test rows, and log why in `test_openings.jsonl` beside the runs.
 
     Args:
         reason: why now, in a sentence.
+        source: the file; by default the course's own.
     """
     if not isinstance(reason, str) or not reason.strip():
         raise runtime.CourseError('The test set is opened for a reason: open_test("final comparison of …").')
-    rows, log = _load("test"), runtime.records() / "test_openings.jsonl"
+    rows = sealed(source)
     with runtime.lock("test_openings"):
-        before = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+        before, digest = openings(), rows_hash(rows)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        entry = {"reason": reason.strip(), "date": now, "rows": rows_hash(rows)}
-        runtime.atomic_write(log, "\n".join([*before, json.dumps(entry)]) + "\n")
-    print(f"The test set was opened {len(before)} time{'s' * (len(before) != 1)} before this.")
+        lines = map(json.dumps, [*before, {"reason": reason.strip(), "date": now, "rows": digest}])
+        runtime.atomic_write(runtime.records() / "test_openings.jsonl", "\n".join(lines) + "\n")
+    count = sum(entry["rows"] == digest for entry in before)
+    print(f"The test set was opened {count} time{'s' * (count != 1)} before this.")
     return rows
+
+
+def openings() -> list[dict]:
+    """The log of `open_test`, oldest first: dicts with `reason`, `date`, and the hash of the `rows`."""
+    log = runtime.records() / "test_openings.jsonl"
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
 
 
 # --- rows arranged -------------------------------------------------------------------------------

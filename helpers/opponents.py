@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from . import baselines, data
 from .evaluation import Chat, System
+
+if TYPE_CHECKING:
+    from .capstone import Task
 
 COUNTS = {
     "half a dozen": 6, "a dozen": 12, "a couple of": 2, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6,
@@ -99,3 +103,15 @@ def retrieved(pages: Sequence[str]) -> System:
         return next(filter(None, found.groups())).split(" and ") if found else []
 
     return _answering(read)
+
+
+def of(task: Task) -> dict[str, System]:
+    """The opponents of a task, by name: rules for the offered ones, the tagger, and pages where there are any.
+
+    The tagger is left out where no answer stands in its question. Prompts are not among them: they take a model.
+    """
+    rules = {"lists": dictated, "parcels": numbered}.get(task.name)
+    found = {"rules": rules(task.train)} if rules else {}
+    if any("B" in line for row in task.train for line in baselines.tags(data.lines(row), data.answer(row))):
+        found["tagger"] = tagger(task.train)
+    return found | ({"pages read by patterns": retrieved(task.pages)} if task.pages else {})

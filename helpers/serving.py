@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import importlib.util
 import json
 import os
@@ -9,9 +10,10 @@ import secrets
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -227,3 +229,61 @@ class Engine:
 
     def __repr__(self) -> str:
         return f"Engine({self.name!r}, {self.path.name}, {'stopped' if self.process.poll() is not None else 'running'})"
+
+
+# --- a server for what is no model ------------------------------------------------------------------
+
+
+class Server:
+    """Any system behind the chat API of OpenAI, on this machine only, with a key: rules are served like a model.
+
+    Use it as a context manager; its `client` and `name` are as those of `Engine`.
+    """
+
+    def __init__(self, system: Callable[[list], list], name: str) -> None:
+        self.name, self.api_key = name, f"local-{secrets.token_urlsafe(24)}"
+        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler(system))
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+
+    def _handler(server, system: Callable[[list], list]) -> type:  # noqa: N805  (`self` is the request, below)
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                status, said = 401, {"error": {"message": "wrong key", "type": "invalid_request_error"}}
+                text = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if secrets.compare_digest(self.headers.get("Authorization", ""), f"Bearer {server.api_key}"):
+                    status, said = 200, server._answer(system, json.loads(text)["messages"])
+                body = json.dumps(said).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *unused: object) -> None:
+                """Nothing: a log would hold what people ask."""
+
+        return Handler
+
+    def _answer(self, system: Callable[[list], list], chat: list[dict]) -> dict:
+        (answer,) = system([chat])
+        text = answer if isinstance(answer, str) else answer["text"]
+        message = {"role": "assistant", "content": text}
+        return {
+            "id": secrets.token_hex(8), "object": "chat.completion", "created": int(time.time()), "model": self.name,
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+        }  # fmt: skip
+
+    @property
+    def client(self) -> OpenAI:
+        """The official OpenAI client, with this server's address and key."""
+        from openai import OpenAI
+
+        return OpenAI(base_url=f"http://127.0.0.1:{self._http.server_port}/v1", api_key=self.api_key)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()
