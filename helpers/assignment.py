@@ -1,4 +1,4 @@
-"""An assignment as a folder: packed whole or not at all, and read without running, following or trusting anything.
+"""An assignment or capstone as a folder: packed whole or not at all, read without running or trusting anything.
 
 A submission holds these files; whatever else lies there is never opened:
 
@@ -8,6 +8,12 @@ A submission holds these files; whatever else lies there is never opened:
     reports/             tuned.json, opponent.json, and one more for each other way that was measured
     adapter/             adapter_config.json and adapter_model.safetensors; a hosted model need not have them
     record.json          what the training took; of a hosted one, the job as its provider describes it
+
+A capstone is told by its card, which names a task. There reports/tuned.json is what was chosen, tuned or not, and
+it holds besides:
+
+    train.jsonl, test.jsonl  the other rows of the task; test-1.json in reports/ is the chosen system on the test
+    openings.json            when and why the test rows were opened
 
 Of a report only the answers are believed: hits and metrics are made anew, against `rows.jsonl`.
 """
@@ -39,7 +45,17 @@ CARD = {  # field of the card: what it says, and the words that this takes at le
     "evidence": ("a dict of the figures that you rest on", 0),
 }
 EVIDENCE = ("tuned f1", "opponent f1", "difference", "low", "high", "n", "verdict")  # cited at least
-TUNED, OPPONENT = "reports/tuned.json", "reports/opponent.json"
+CAPSTONE = (
+    CARD
+    | {  # the card of a capstone: which differs by
+        "door": ("the door you chose, or none: " + ", ".join([*DOORS, "none"]), 1),
+        "task": ("the task: one of those offered, or my_task", 1),
+        "serving": ("how it is served: by what, how fast, how large, and who takes it back", 8),
+        "kinds": ("a dict from the name of each report to its kind: " + ", ".join(decision.CHOICES[:-1]), 0),
+    }
+)
+CAPSTONE_EVIDENCE = ("chosen f1", *EVIDENCE[1:-1], "test f1", "verdict")
+TUNED, OPPONENT, TEST = "reports/tuned.json", "reports/opponent.json", "reports/test-1.json"
 CONFIG, WEIGHTS = "adapter/adapter_config.json", "adapter/adapter_model.safetensors"
 LIMITS = {"card.json": 2**16, CONFIG: 2**16, WEIGHTS: 2**28}  # bytes; of the other files:
 LIMIT = 2**24
@@ -60,6 +76,7 @@ def hand_in(
     others: Sequence[Report] = (),
     adapter: runs.Run | Path | str | None = None,
     record: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Path:
     """Pack a submission: the whole folder, or nothing and an error that names all that is missing.
 
@@ -74,6 +91,7 @@ def hand_in(
         adapter: the run, or the folder, that holds the LoRA adapter.
         record: what the training took, as JSON values; by default the run's own record. For a hosted model the
             job, with its `id` and `fine_tuned_model`.
+        more: further files by name: rows, a report or a dict. `capstone.hand_in` gives them.
 
     Raises:
         CourseError: something is missing, or `folder` holds something else.
@@ -98,7 +116,7 @@ def hand_in(
             missing.append(f"{name}: this is no report; take what evaluation.evaluate(system, rows) returns")
         elif report.rows_hash != data.rows_hash(rows):
             missing.append(f"{name}: {report.name!r} was measured on other rows than `rows`; evaluate it on these")
-    if adapter is None and not (isinstance(card, Mapping) and card.get("door") in HOSTED):
+    if adapter is None and _needs_adapter(card):
         missing.append("adapter: give the run, or the folder with adapter_config.json and adapter_model.safetensors")
     if not record:
         missing.append("record: say what the training took, such as {'seconds': 170}, or give the hosted job")
@@ -109,6 +127,9 @@ def hand_in(
     texts = {"rows.jsonl": "".join(_dumps(row) + "\n" for row in rows)}
     texts |= {"card.json": _dumps(dict(card), indent=1), "record.json": _dumps(dict(record), indent=1)}
     texts |= {f"reports/{name}.json": _dumps(dataclasses.asdict(report)) for name, report in reports.items()}
+    for name, part in (more or {}).items():
+        plain = dataclasses.asdict(part) if isinstance(part, Report) else part
+        texts[name] = "".join(_dumps(row) + "\n" for row in part) if name.endswith(".jsonl") else _dumps(plain)
     with runtime.atomic_folder(folder) as half:
         for name, text in texts.items():
             runtime.atomic_write(half / name, text)
@@ -116,6 +137,19 @@ def hand_in(
         for name, file in files.items():
             shutil.copyfile(file, half / name)
     return folder
+
+
+def is_capstone(card: Any) -> bool:
+    """Whether a card is a capstone's: only there a task is named."""
+    return isinstance(card, Mapping) and "task" in card
+
+
+def _needs_adapter(card: Any) -> bool:
+    """An assignment does, and a capstone that decides to tune, unless a provider keeps the weights."""
+    if not isinstance(card, Mapping):
+        return True
+    tuned = not is_capstone(card) or str(card.get("choice")).startswith("tune")
+    return tuned and card.get("door") not in HOSTED
 
 
 def _dumps(value: Any, **options: Any) -> str:
@@ -128,18 +162,23 @@ def card_problems(card: Any) -> list[str]:
     """What a card lacks, field by field; nothing if it is complete. Whether it is true is not looked at."""
     if not isinstance(card, Mapping):
         return [f"write a dict with {', '.join(CARD)}"]
+    fields, cited, doors = CARD, EVIDENCE, DOORS
+    if is_capstone(card):
+        fields, cited, doors = CAPSTONE, CAPSTONE_EVIDENCE, (*DOORS, "none")
     problems, evidence = [], card.get("evidence")
-    for name, (what, least) in CARD.items():
-        if name != "evidence" and (not isinstance(card.get(name), str) or len(card[name].split()) < least):
+    for name, (what, least) in fields.items():
+        if least and (not isinstance(card.get(name), str) or len(card[name].split()) < least):
             problems.append(f"{name} should say {what}")
-    for name, known in {"door": DOORS, "choice": decision.CHOICES}.items():
+    for name, known in {"door": doors, "choice": decision.CHOICES}.items():
         if isinstance(card.get(name), str) and card[name] not in known:
             problems.append(f"{name} is {card[name]!r:.40}, none of {', '.join(known)}")
     if isinstance(card.get("cost"), str) and not re.search(r"\d", card["cost"]):
         problems.append("cost names no number")
+    if "kinds" in fields and not isinstance(card.get("kinds"), Mapping):
+        problems.append(f"kinds should be {fields['kinds'][0]}")
     if not isinstance(evidence, Mapping):
-        problems.append(f"evidence should be {CARD['evidence'][0]}: {', '.join(EVIDENCE)}")
-    elif lacking := [name for name in EVIDENCE if name not in evidence]:
+        problems.append(f"evidence should be {CARD['evidence'][0]}: {', '.join(cited)}")
+    elif lacking := [name for name in cited if name not in evidence]:
         problems.append(f"evidence does not cite {', '.join(lacking)}")
     return problems
 
@@ -175,8 +214,9 @@ class Submission:
 
     @property
     def alternatives(self) -> list[Report]:
-        """The opponent, and whatever else was measured beside the tuned model."""
-        return [part for name, part in self.parts.items() if isinstance(part, Report) and name != TUNED]
+        """The opponent, and whatever else was measured on the same rows beside the tuned model."""
+        kept = {name: part for name, part in self.parts.items() if isinstance(part, Report) and name != TUNED}
+        return [part for name, part in kept.items() if not name.startswith("reports/test")]
 
     @property
     def evidence(self) -> Mapping[str, Any]:
@@ -191,7 +231,9 @@ def read(folder: Path | str) -> Submission:
     reports = sorted(path.name for path in (folder / "reports").glob("*.json"))[:MAX_REPORTS]
     readers: dict[str, Callable[[Path], Any]] = {
         "card.json": _json, "record.json": _json, "notebook.ipynb": _notebook, "rows.jsonl": _rows,
-        **{f"reports/{name}": lambda path: _report(path, parts.get("rows.jsonl")) for name in reports},
+        "train.jsonl": lambda path: data.load(path, task="recipe", max_bytes=LIMIT), "test.jsonl": _rows,
+        "openings.json": _json,
+        **{f"reports/{name}": lambda path: _report(path, parts.get(_asked(path))) for name in reports},
         CONFIG: _json, WEIGHTS: shapes,
     }  # fmt: skip
     for name, reader in readers.items():
@@ -239,6 +281,11 @@ def _notebook(path: Path) -> Any:
     return notebook
 
 
+def _asked(report: Path) -> str:
+    """The file with the rows that a report is about."""
+    return "test.jsonl" if report.name.startswith("test") else "rows.jsonl"
+
+
 def _rows(path: Path) -> list[dict]:
     rows = data.load(path, task="recipe", max_bytes=LIMIT)
     if problem := _too_many(rows):
@@ -257,7 +304,7 @@ def _too_many(rows: Sequence[dict]) -> str:
 def _report(path: Path, rows: list[dict] | None) -> Report:
     """A report whose answers are scored anew against the rows that were handed in."""
     if rows is None:
-        raise CourseError(f"{path.name} cannot be scored without rows.jsonl.")
+        raise CourseError(f"{path.name} cannot be scored without {_asked(path)}.")
     told, digest, scored = _json(path), data.rows_hash(rows), []
     answers = told["rows"] if isinstance(told.get("rows"), list) else []
     asked = [answer.get("title") if isinstance(answer, dict) else None for answer in answers]

@@ -51,9 +51,14 @@ class Task:
         return path.read_text(encoding="utf-8").strip().split("\n\n") if path.is_file() else []
 
     @property
+    def sealed(self) -> list[dict]:
+        """The test rows, to be packed or compared by their hash, never to choose by."""
+        return self._rows("test")
+
+    @property
     def openings(self) -> list[dict]:
         """When and why the test rows were opened so far."""
-        digest = data.rows_hash(self._rows("test"))
+        digest = data.rows_hash(self.sealed)
         return [entry for entry in data.openings() if entry["rows"] == digest]
 
     def test(self, systems: Mapping[str, System], reason: str, made_of: Any = None) -> list[Report]:
@@ -90,6 +95,12 @@ def recorded(name: str) -> list[dict]:
     return [run for run in baselines.recorded("capstone") if run["task"] == name]
 
 
+def strongest(name: str) -> Report:
+    """The best that was recorded for an offered task without tuning anything."""
+    plain = [run["report"] for run in recorded(name) if not run["kind"].startswith("tune")]
+    return max(plain, key=lambda report: evaluation.f1(report.rows))
+
+
 def hand_in(
     folder: Path | str, task: Task, *, card: Mapping[str, Any], chosen: Report, others: Sequence[Report],
     tests: Sequence[Report], **parts: Any,
@@ -104,7 +115,7 @@ def hand_in(
         parts: `notebook`, and where tuning was chosen `adapter`; see `assignment.hand_in`.
     """
     opponent = max(others, key=lambda report: evaluation.f1(report.rows), default=None)
-    more = {"train.jsonl": task.train, "test.jsonl": task._rows("test"), "openings.json": {"openings": task.openings}}
+    more = {"train.jsonl": task.train, "test.jsonl": task.sealed, "openings.json": {"openings": task.openings}}
     more |= {f"reports/test-{i}.json": report for i, report in enumerate(tests, 1)}
     if not str(card.get("choice")).startswith("tune"):
         parts |= {"adapter": None, "record": {"seconds": 0}}

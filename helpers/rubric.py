@@ -1,7 +1,7 @@
-"""The check of an assignment: marks with reasons, for one submission or for a folder of them.
+"""The check of an assignment or a capstone: marks with reasons, for one submission or for a folder of them.
 
 Figures are recomputed from the answers, the adapter answers again, and the verdict is that of `evaluation.compare`.
-Whether tuning won or lost earns nothing. Another rubric, such as the capstone's, is another tuple of `Criterion`.
+Whether tuning won or lost earns nothing. The capstone's rubric is another tuple of `Criterion`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import assignment, baselines, data, evaluation, models, runtime
-from .assignment import CONFIG, EVIDENCE, HOSTED, OPPONENT, TUNED, WEIGHTS, Submission
+from . import assignment, baselines, capstone, data, evaluation, models, runtime
+from .assignment import CAPSTONE_EVIDENCE, CONFIG, EVIDENCE, HOSTED, OPPONENT, TEST, TUNED, WEIGHTS, Submission
 from .evaluation import Report, Table, f1
 from .runtime import CourseError
 
@@ -111,8 +111,11 @@ def strong_opponent(s: Submission) -> str:
 
 def figures(s: Submission) -> dict[str, float]:
     """Every figure that a card may cite, recomputed: those of both reports, of the comparison, of the record."""
-    pair, record = s.comparison, s.parts.get("record.json", {})
-    found = {f"tuned {name}": value for name, value in pair.a.metrics.items()}
+    pair, record, ours = s.comparison, s.parts.get("record.json", {}), "tuned"
+    found = {f"test {name}": value for name, value in s.parts[TEST].metrics.items()} if TEST in s.parts else {}
+    if assignment.is_capstone(s.need("card.json")):
+        ours = "chosen"
+    found |= {f"{ours} {name}": value for name, value in pair.a.metrics.items()}
     found |= {f"opponent {name}": value for name, value in pair.b.metrics.items()}
     found |= {name: getattr(pair, name) for name in ("difference", "low", "high", "detectable")} | {"n": pair.a.n}
     return found | ({"training seconds": record["seconds"]} if type(record.get("seconds")) in (int, float) else {})
@@ -126,7 +129,8 @@ def _near(cited: float, right: float) -> bool:
 def cited_figures(s: Submission) -> str:
     """Each figure on the card is what the answers give. One wrong figure loses all points, a lacking one its share."""
     cited = {name: value for name, value in s.evidence.items() if name != "verdict"}
-    right, wanted = figures(s), EVIDENCE[:-1]
+    right = figures(s)
+    wanted = (CAPSTONE_EVIDENCE if assignment.is_capstone(s.need("card.json")) else EVIDENCE)[:-1]
     for name, value in cited.items():
         if name not in right:
             raise Lost(f"No report gives a figure called {name!r:.40}. There are {', '.join(right)}.")
@@ -225,6 +229,99 @@ def plain_lora(config: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]]
     return {"peft_type": "LORA", "task_type": "CAUSAL_LM", "target_modules": sorted(modules), **kept}
 
 
+# --- of a capstone -------------------------------------------------------------------------------
+
+DEAR = ("rules", "classifier", "prompt", "retrieve", "tune", "tune and retrieve")  # from what costs least
+
+
+def _kinds(s: Submission) -> Mapping[str, str]:
+    """Name of a report -> its kind, as the card has it."""
+    kinds = s.need("card.json").get("kinds")
+    return kinds if isinstance(kinds, dict) else {}
+
+
+def own_rows(s: Submission) -> str:
+    """Validation and test rows are the task's, none of them was trained on, and both sides answered the same."""
+    named, task = ("train.jsonl", "rows.jsonl", "test.jsonl"), s.need("card.json").get("task")
+    train, rows, test = s.need(*named)
+    chosen, opponent = s.need(TUNED, OPPONENT)
+    if task in capstone.OFFERED:
+        offered = capstone.load(task)
+        theirs = (offered.train, offered.validation, offered.sealed)
+        for name, ours, right in zip(named, (train, rows, test), theirs, strict=True):
+            if (got := data.rows_hash(ours)) != (wanted := data.rows_hash(right)):
+                raise Lost(f"{name} has not the rows of {task!r:.20}: their hash is {got}, and should be {wanted}.")
+    for held, others in ((rows, [train, test]), (test, [train])):
+        if problems := data.check(held, task="recipe", others=others):
+            raise Lost(f"Rows that were held out stand elsewhere, too: {problems[0]}.")
+    if [row["text"] for row in chosen.rows] == [row["text"] for row in opponent.rows]:
+        raise Lost("Both reports hold the same answers, word for word. Was one of them saved twice?")
+    return f"{chosen.n} validation rows ({chosen.rows_hash}) on both sides, {len(test)} of the test, none in training."
+
+
+def best_alternative(s: Submission) -> str:
+    """The opponent is the best that was measured; without tuning, no worse than the best known, or one of two kinds."""
+    chosen, opponent, kinds = *s.need(TUNED, OPPONENT), _kinds(s)
+    named, measured = f"{opponent.name!r} reaches F1 {f1(opponent.rows):.2f}", s.alternatives
+    for other in measured:
+        if evaluation.compare(other, opponent).verdict == "better":
+            raise Lost(f"{named}, and {other.name!r}, which you measured as well, {f1(other.rows):.2f}: take that.")
+    if nameless := [report.name for report in (chosen, *measured) if kinds.get(report.name) not in DEAR]:
+        raise Lost(f"The card's kinds do not say of what kind {nameless[0]!r:.40} is: one of {', '.join(DEAR)}.", 0.5)
+    task = s.need("card.json").get("task")
+    if task in capstone.OFFERED:
+        plain = [report for report in (chosen, *measured) if not kinds[report.name].startswith("tune")]
+        known = capstone.strongest(task)
+        if not plain or all(evaluation.compare(report, known).verdict == "worse" for report in plain):
+            best = max((f1(report.rows) for report in plain), default=0)
+            raise Lost(
+                f"Without tuning, your best has F1 {best:.2f}. {known.name!r} was recorded with {f1(known.rows):.2f}: "
+                "measure that, or something as good."
+            )
+        return f"{named}; without tuning, nothing recorded for this task is better than what was measured."
+    others = {kinds[report.name] for report in measured} - {kinds[chosen.name]}
+    if len(others) < 2:
+        raise Lost(f"{named}, but beside the chosen way only {len(others)} other kind was measured. Show two.", 0.5)
+    return f"{named}, the best of {len(measured)} alternatives of {len(others)} other kinds."
+
+
+def test_once(s: Submission) -> str:
+    """The test was opened once, and answered by what was chosen."""
+    chosen, on_test, log = s.need(TUNED, TEST, "openings.json")
+    entries = log.get("openings") if isinstance(log.get("openings"), list) else []
+    reasons = [str(e.get("reason")) for e in entries if isinstance(e, dict) and e.get("rows") == on_test.rows_hash]
+    if on_test.name != chosen.name:
+        raise Lost(f"The card rests on {chosen.name!r:.40}; on the test {on_test.name!r:.40} was measured.")
+    if not reasons:
+        raise Lost("The log has no opening of these test rows.")
+    if len(reasons) > 1:
+        told = "; ".join(f"{reason:.60}" for reason in reasons)
+        raise Lost(f"It was opened {len(reasons)} times ({told}), so the last figure may have been chosen.", 0.5)
+    return f"Opened once: {reasons[0]:.100!r}. F1 {f1(on_test.rows):.2f} on {on_test.n} rows."
+
+
+def adapter_if_tuned(s: Submission) -> str:
+    """Where tuning was chosen, the adapter answers again; where it was not, none is asked for."""
+    choice = str(s.need("card.json").get("choice"))
+    if not choice.startswith("tune"):
+        raise NotCounted(f"None is needed for {choice!r:.20}.")
+    if choice == "tune and retrieve":
+        raise NotCounted("Taken on trust: its pages are not handed in, and without them it answers otherwise.")
+    return adapter(s)
+
+
+def own_decision(s: Submission) -> str:
+    """Not marked, unless the evidence contradicts it: clearly worse than the opponent, and no cheaper."""
+    card, kinds, pair = s.need("card.json"), _kinds(s), s.comparison
+    choice, ours, theirs = str(card.get("choice")), kinds.get(pair.a.name), kinds.get(pair.b.name)
+    if choice != "stop" and choice != ours:
+        raise Lost(f"It says {choice!r:.20}, and rests on {pair.a.name!r:.40}, which the card calls {ours!r:.20}.")
+    dearer = ours in DEAR and theirs in DEAR and DEAR.index(ours) >= DEAR.index(theirs)
+    if choice != "stop" and dearer and pair.verdict == "worse":
+        raise Lost(f"It says {choice!r:.20}, and its own rows say that {pair.b.name!r:.40} is better and no dearer.")
+    raise NotCounted(f"Not marked, as it is yours to make: {choice!r:.40}. Your evidence does not contradict it.")
+
+
 # --- marks ---------------------------------------------------------------------------------------
 
 
@@ -242,6 +339,13 @@ RUBRIC = (
     Criterion("strong opponent", 20, strong_opponent), Criterion("cited figures", 20, cited_figures),
     Criterion("adapter", 15, adapter), Criterion("verdict", 10, verdict), Criterion("card", 10, card),
     Criterion("decision", 10, decision),
+)  # fmt: skip
+
+CAPSTONE = (
+    Criterion("notebook", 10, notebook), Criterion("own rows", 15, own_rows),
+    Criterion("strong opponent", 20, best_alternative), Criterion("cited figures", 20, cited_figures),
+    Criterion("test opened once", 15, test_once), Criterion("adapter", 15, adapter_if_tuned),
+    Criterion("verdict", 10, verdict), Criterion("card", 10, card), Criterion("decision", 10, own_decision),
 )  # fmt: skip
 
 
@@ -281,17 +385,18 @@ class Assessment:
         return "\n".join([f"{self.name!r}", *lines])
 
 
-def check(folder: Path | str, *, rerun: int = 100, rubric: Sequence[Criterion] = RUBRIC) -> Assessment:
+def check(folder: Path | str, *, rerun: int = 100, rubric: Sequence[Criterion] | None = None) -> Assessment:
     """Judge one submission. Whatever is wrong with it costs points and is named; it never raises.
 
     Args:
         folder: the submission, as `assignment.hand_in` packs it.
         rerun: rows that the adapter answers again, the first ones; 0 for none.
-        rubric: the criteria.
+        rubric: the criteria; by default those of a capstone where the card names a task, else the assignment's.
     """
     folder, marks = Path(folder), []
     submission = dataclasses.replace(assignment.read(folder), rerun=rerun)
-    for criterion in rubric:
+    whole = assignment.is_capstone(submission.parts.get("card.json"))
+    for criterion in rubric or (CAPSTONE if whole else RUBRIC):
         share, of = 1.0, criterion.points
         try:
             reason = criterion.judge(submission)
@@ -342,11 +447,13 @@ def table_csv(assessments: Sequence[Assessment]) -> str:
     """A CSV table for the instructor: submission, total, and points and reason of each criterion."""
     page = io.StringIO()
     writer = csv.writer(page, quoting=csv.QUOTE_ALL, lineterminator="\n")
-    criteria = [mark.criterion for mark in assessments[0].marks]
+    criteria = list(dict.fromkeys(mark.criterion for one in assessments for mark in one.marks))
     writer.writerow(["submission", "total", *criteria, *(f"{name}: why" for name in criteria)])
     for one in assessments:
-        points = [f"{mark.points:g}" if mark.of else "not counted" for mark in one.marks]
-        writer.writerow(map(safe_cell, [one.name, one.total, *points, *(mark.reason for mark in one.marks)]))
+        marks = {mark.criterion: mark for mark in one.marks}  # assignments and capstones may lie side by side
+        kept = [marks.get(name, Mark(name, 0, 0, "")) for name in criteria]
+        points = [f"{mark.points:g}" if mark.of else "not counted" for mark in kept]
+        writer.writerow(map(safe_cell, [one.name, one.total, *points, *(mark.reason for mark in kept)]))
     return "\ufeff" + page.getvalue()  # without this mark Excel takes UTF-8 for something else
 
 

@@ -242,16 +242,23 @@ class Server:
 
     def __init__(self, system: Callable[[list], list], name: str) -> None:
         self.name, self.api_key = name, f"local-{secrets.token_urlsafe(24)}"
+        self._one = threading.Lock()  # a system answers one chat at a time: not every one can do more
         self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler(system))
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 
     def _handler(server, system: Callable[[list], list]) -> type:  # noqa: N805  (`self` is the request, below)
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                status, said = 401, {"error": {"message": "wrong key", "type": "invalid_request_error"}}
                 text = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                if secrets.compare_digest(self.headers.get("Authorization", ""), f"Bearer {server.api_key}"):
-                    status, said = 200, server._answer(system, json.loads(text)["messages"])
+                key = self.headers.get("Authorization", "").encode()
+                status, said = 401, {"error": {"message": "wrong key"}}
+                if self.path != "/v1/chat/completions":
+                    status, said = 404, {"error": {"message": "only /v1/chat/completions is here"}}
+                elif secrets.compare_digest(key, f"Bearer {server.api_key}".encode()):
+                    try:
+                        status, said = 200, server._answer(system, json.loads(text)["messages"])
+                    except Exception as error:  # the next request is answered all the same
+                        status, said = 500, {"error": {"message": f"{type(error).__name__}: {error}"[:200]}}
                 body = json.dumps(said).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
@@ -265,7 +272,8 @@ class Server:
         return Handler
 
     def _answer(self, system: Callable[[list], list], chat: list[dict]) -> dict:
-        (answer,) = system([chat])
+        with self._one:
+            (answer,) = system([chat])
         text = answer if isinstance(answer, str) else answer["text"]
         message = {"role": "assistant", "content": text}
         return {
