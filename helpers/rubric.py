@@ -297,7 +297,7 @@ def test_once(s: Submission) -> str:
     if len(reasons) > 1:
         told = "; ".join(f"{reason:.60}" for reason in reasons)
         raise Lost(f"It was opened {len(reasons)} times ({told}), so the last figure may have been chosen.", 0.5)
-    return f"Opened once: {reasons[0]:.100!r}. F1 {f1(on_test.rows):.2f} on {on_test.n} rows."
+    return f"Opened once: {reasons[0]!r:.100}. F1 {f1(on_test.rows):.2f} on {on_test.n} rows."
 
 
 def adapter_if_tuned(s: Submission) -> str:
@@ -311,14 +311,15 @@ def adapter_if_tuned(s: Submission) -> str:
 
 
 def own_decision(s: Submission) -> str:
-    """Not marked, unless the evidence contradicts it: clearly worse than the opponent, and no cheaper."""
-    card, kinds, pair = s.need("card.json"), _kinds(s), s.comparison
-    choice, ours, theirs = str(card.get("choice")), kinds.get(pair.a.name), kinds.get(pair.b.name)
-    if choice != "stop" and choice != ours:
-        raise Lost(f"It says {choice!r:.20}, and rests on {pair.a.name!r:.40}, which the card calls {ours!r:.20}.")
-    dearer = ours in DEAR and theirs in DEAR and DEAR.index(ours) >= DEAR.index(theirs)
-    if choice != "stop" and dearer and pair.verdict == "worse":
-        raise Lost(f"It says {choice!r:.20}, and its own rows say that {pair.b.name!r:.40} is better and no dearer.")
+    """Not marked, unless the evidence contradicts it: something that is no dearer is clearly better."""
+    choice, kinds, chosen = str(s.need("card.json").get("choice")), _kinds(s), s.need(TUNED)
+    if choice != "stop" and choice != kinds.get(chosen.name):
+        told = f"rests on {chosen.name!r:.40}, of the kind {kinds.get(chosen.name)!r:.20}"
+        raise Lost(f"It says {choice!r:.20}, and {told}.")
+    no_dearer = DEAR[: DEAR.index(choice) + 1] if choice in DEAR else ()
+    for other in s.alternatives:
+        if kinds.get(other.name) in no_dearer and evaluation.compare(other, chosen).verdict == "better":
+            raise Lost(f"It says {choice!r:.20}, and its own rows say that {other.name!r:.40} is better and no dearer.")
     raise NotCounted(f"Not marked, as it is yours to make: {choice!r:.40}. Your evidence does not contradict it.")
 
 

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .. import data, evaluation, limits, rubric
+from .. import evaluation, limits, rubric
 from ..exercises import Unscored, Wrong, checker
 
 # --- 19-2: what stands in training as well -----------------------------------------------------------
