@@ -14,6 +14,10 @@ def question(row):
     return data.prompt(row)[-1]["content"]
 
 
+def answer(row):
+    return row["messages"][-1]["content"]
+
+
 def leaks(train, held_out, key=lambda row: data.normalise(question(row))):
     seen = {key(row) for row in train}
     return [row for row in held_out if key(row) in seen]
@@ -42,15 +46,17 @@ def test_leaks_are_right_however_they_are_found(right):
         (lambda train, held: [row for row in held if row in train], "another answer"),
         (lambda train, held: leaks(train, held, question), "in capitals"),
         (lambda train, held: leaks(train, held, lambda row: question(row).lower()), "other white space"),
-        (lambda train, held: leaks(train, held, lambda row: row["messages"][-1]["content"]), "another question"),
+        (lambda train, held: leaks(train, held, answer), "another answer"),
+        (lambda train, held: [row for row in held if row in [*leaks(train, held), *leaks(train, held, answer)]],
+         "answer of another row, but another question"),
         (lambda train, held: held, "is no leak. Nobody trained on it"),
         (lambda train, held: [question(row) for row in leaks(train, held)], "none of the held-out rows"),
         (lambda train, held: [held.index(row) for row in leaks(train, held)], "none of the held-out rows"),
         (lambda train, held: len(leaks(train, held)), "return the rows themselves"),
         (lambda train, held: leaks(train, held) or held, "Without any training rows"),
-        (lambda train, held: None, "return the rows themselves"),
+        (lambda train, held: held and None, "return the rows themselves"),
     ],
-)
+)  # fmt: skip
 def test_wrong_leaks_are_told_which_row(wrong, why):
     status, text = said("19-2", wrong)
     assert status == "wrong" and why in text
@@ -86,7 +92,7 @@ def test_the_cheapest_is_right_however_it_is_chosen(right):
                                if evaluation.compare(b, a).verdict == "better"), reports[0].name), "chose 'tagger'"),
         (lambda reports: "the tuned one", "return the name"),
         (lambda reports: reports, "return the name"),
-        (lambda reports: None, "return the name"),
+        (lambda reports: reports and None, "return the name"),
     ],
 )  # fmt: skip
 def test_a_wrong_choice_is_told_at_which_reports(wrong, why):

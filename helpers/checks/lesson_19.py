@@ -68,9 +68,9 @@ def _report(name: str, skill: float, seed: int = 0) -> evaluation.Report:
 def _cases() -> list[tuple[list[evaluation.Report], str, str]]:
     """Reports from cheap to dear, the right name, and what it means to give another."""
     rules, tagger, prompt, tuned = (
-        _report("rules", 0.55, 1), _report("tagger", 0.80, 2), _report("prompt", 0.30, 3), _report("tuned", 0.82, 4)
+        _report("rules", 0.55, 1), _report("tagger", 0.80, 2), _report("prompt", 0.30, 3), _report("tuned", 0.83, 6)
     )  # fmt: skip
-    ahead, last = _report("tuned", 0.97, 5), _report("retrieve", 0.96, 6)
+    ahead, last = _report("tuned", 0.97, 5), _report("retrieve", 0.96, 7)
     one_row = dataclasses.replace(
         tagger, name="one row luckier", rows=[{**tagger.rows[0], "hits": 5}, *tagger.rows[1:]]
     )
