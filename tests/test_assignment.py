@@ -612,6 +612,7 @@ def test_a_submissions_name_reaches_the_table_without_its_formula(pack):
 # --- the real model ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_real_adapter_is_asked_again_and_a_changed_one_is_found_out(notebook, tmp_path, runs_folder):
     rows = data.load("validation")[:10]
     run = training.fine_tune(data.load("train")[:60], epochs=1, live=False)
