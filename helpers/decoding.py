@@ -36,7 +36,7 @@ def answers(
     size: int,
     constrain: Constrain | None,
     temperature: float = 0.0,
-    seed: int = 0,
+    seed: int | str = 0,
 ) -> Iterator[tuple[int, list[int]]]:
     """Number and completion of each prompt, in the order in which they end.
 
@@ -49,22 +49,21 @@ def answers(
         constrain: as in `models.generate`; temperature and seed alike.
     """
     by = _Run if plain_llama(model) else _by_itself
-    yield from by(model, prompts, limit, eos, size, constrain, _Chance(temperature, seed, len(prompts)))
+    chance = _Chance(temperature, seed, len(prompts)) if temperature else None
+    yield from by(model, prompts, limit, eos, size, constrain, chance)
 
 
 class _Chance:
-    """Draws tokens, each prompt's by a stream of random numbers of its own; at temperature 0 it takes the likeliest."""
+    """Draws tokens, each prompt's by a stream of random numbers of its own."""
 
-    def __init__(self, temperature: float, seed: int, prompts: int) -> None:
+    def __init__(self, temperature: float, seed: int | str, prompts: int) -> None:
         self.temperature = temperature
-        names = [f"{seed}-{number}".encode() for number in range(prompts if temperature else 0)]
+        names = [f"{seed}-{number}".encode() for number in range(prompts)]
         seeds = [int.from_bytes(hashlib.sha256(name).digest()[:7], "big") for name in names]
         self.streams = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def choose(self, scores: torch.Tensor, numbers: Sequence[int | None]) -> torch.Tensor:
         """The next token, (rows,), from scores (rows, vocabulary); the row of no number draws nothing."""
-        if not self.temperature:
-            return scores.argmax(-1)
         reached = (scores.float() / self.temperature).softmax(-1).cumsum(-1)
         lots = torch.tensor([[0.0 if n is None else torch.rand(1, generator=self.streams[n]).item()] for n in numbers])
         found = torch.searchsorted(reached, lots.to(scores.device) * reached[:, -1:], right=True)
@@ -251,6 +250,8 @@ class _Run(Llama):
                 if row["ended"]:
                     continue
                 score[~row["allowed"](row["tokens"]).to(score.device)] = -torch.inf
+        if self.chance is None:
+            return scores.argmax(-1).tolist()
         numbers = [None if row["ended"] else row["number"] for row in rows]
         return self.chance.choose(scores[: len(rows)], numbers).tolist()
 
@@ -346,9 +347,11 @@ def _by_itself(model, prompts, limit, eos, size, constrain, chance) -> Iterator[
         gaps = [width - len(prompts[i]) for i in batch]
         ids = torch.tensor([[eos] * gap + prompts[i] for gap, i in zip(gaps, batch, strict=True)], device=model.device)
         mask = torch.arange(width, device=model.device) >= torch.tensor(gaps, device=model.device)[:, None]
+        processors = [Allowed(len(batch), width)] if constrain else []
+        processors += [Drawn(batch)] if chance else []
         written = model.generate(
             ids, attention_mask=mask.long(), max_new_tokens=limit, do_sample=False, pad_token_id=eos, eos_token_id=eos,
-            logits_processor=[*([Allowed(len(batch), width)] if constrain else []), Drawn(batch)],
+            logits_processor=processors,
         )  # fmt: skip
         for i, tokens in zip(batch, written[:, width:].tolist(), strict=True):
             yield i, tokens[: tokens.index(eos) + 1] if eos in tokens else tokens

@@ -330,11 +330,11 @@ def trainable(model: PreTrainedModel | None = None, rank: int | None = 16) -> Pr
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write an adapter, or full weights with their tokenizer, to `folder` without machine paths."""
+    options: dict[str, Any] = {}
     if hasattr(model, "peft_config"):
         model.peft_config["default"].base_model_name_or_path = "SmolLM2-135M-Instruct-Q4_1"
-    # peft would ask the hub whether the vocabulary has grown, which it has not
-    options: dict[str, Any] = {}
-    if hasattr(model, "peft_config"):  # "ref", the copy that preferences are measured against, stays behind
+        # peft would ask the hub whether the vocabulary has grown, which it has not; and "ref", the copy that
+        # preferences are measured against, stays behind.
         options = {"save_embedding_layers": False, "selected_adapters": ["default"]}
     with quiet():
         model.save_pretrained(folder, **options)

@@ -6,17 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import models, runtime, training
+from . import models, training
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, TrainerCallback
     from trl import DPOTrainer, GRPOTrainer
-
-MAX_COMPLETION = 96  # tokens: right answers take about 40
-PLAIN = {  # what TRL's trainers are told alike
-    "logging_steps": 1, "lr_scheduler_type": "cosine", "report_to": "none", "disable_tqdm": True, "bf16": False,
-    "gradient_checkpointing": False, "dataloader_pin_memory": False,
-}  # fmt: skip
 
 
 def rollouts(temperature: float) -> Callable[[list, Any], dict[str, list]]:
@@ -39,12 +33,10 @@ def rollouts(temperature: float) -> Callable[[list, Any], dict[str, list]]:
         trained, tokenizer = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
         layers = {n: part for n, part in trained.get_base_model().named_modules() if isinstance(part, LoraLayer)}
         if actor is None:
-            actor = type(trained.get_base_model())(copy.deepcopy(trained.config)).to(trained.dtype)
-            plain = trained.get_base_model().state_dict()
-            for name, weight in actor.state_dict().items():
-                place, _, last = name.rpartition(".")
-                weight.copy_(plain[f"{place}.base_layer.{last}" if place in layers else name])
-            actor = actor.to(trained.device).eval()
+            base = trained.get_base_model()
+            weights = {n.replace(".base_layer", ""): w for n, w in base.state_dict().items() if ".lora_" not in n}
+            actor = type(base)(copy.deepcopy(base.config)).to(base.device, base.dtype).eval()
+            actor.load_state_dict(weights)
         with torch.no_grad():
             for name, layer in layers.items():
                 weight = layer.base_layer.weight + layer.get_delta_weight("default")
@@ -53,18 +45,23 @@ def rollouts(temperature: float) -> Callable[[list, Any], dict[str, list]]:
             tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False)
             for chat in prompts
         ]
-        answers: dict[int, list[int]] = {}
         limit, eos, calls = trainer.args.max_completion_length, tokenizer.eos_token_id, calls + 1
         seed = f"{trainer.args.seed}-{trainer.state.global_step}-{calls}"
         with torch.inference_mode():
-            answers.update(decoding.answers(actor, asked, limit, eos, 64, None, temperature, seed))
+            answers = dict(decoding.answers(actor, asked, limit, eos, 64, None, temperature, seed))
         return {"prompt_ids": asked, "completion_ids": [answers[i] for i in range(len(asked))], "logprobs": None}
 
     return rollout
 
 
 def dpo_trainer(
-    model: PreTrainedModel, rows: Sequence[dict], folder: Path | str, *, beta: float = 0.1, **settings: Any
+    model: PreTrainedModel,
+    rows: Sequence[dict],
+    folder: Path | str,
+    *,
+    validation: Sequence[dict] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    **settings: Any,
 ) -> DPOTrainer:
     """TRL's trainer for direct preference optimisation (Rafailov et al., 2023).
 
@@ -72,21 +69,32 @@ def dpo_trainer(
         model: with the adapter to train; what it is now becomes the reference.
         rows: pairs, each with `prompt` (messages), `chosen` and `rejected` (one message in a list).
         folder: for checkpoints.
-        beta: how firmly the model is held to the reference.
-        settings: further fields of `DPOConfig`, and arguments of the trainer.
+        validation: pairs whose loss is measured at the end of each epoch.
+        callbacks: further `TrainerCallback`s.
+        settings: further fields of `DPOConfig`, such as `beta`: how firmly the model is held to the reference.
     """
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    told = {name: settings.pop(name) for name in ("eval_dataset", "callbacks") if name in settings}
-    args = DPOConfig(str(folder), **PLAIN | _device(), beta=beta, max_length=training.MAX_LENGTH, **settings)
+    settings = training.PLAIN | {
+        "use_cpu": model.device.type == "cpu", "max_length": training.MAX_LENGTH,
+        "eval_strategy": "epoch" if validation else "no",
+    } | settings  # fmt: skip
     return training.small(DPOTrainer)(
-        model, args=args, train_dataset=Dataset.from_list(list(rows)), processing_class=models.load_tokenizer(), **told
-    )
+        model, args=DPOConfig(str(folder), **settings), train_dataset=Dataset.from_list(list(rows)),
+        eval_dataset=Dataset.from_list(list(validation)) if validation else None,
+        processing_class=models.load_tokenizer(), callbacks=list(callbacks),
+    )  # fmt: skip
 
 
 def grpo_trainer(
-    model: PreTrainedModel, rows: Sequence[dict], folder: Path | str, *, reward_funcs: Any, **settings: Any
+    model: PreTrainedModel,
+    rows: Sequence[dict],
+    folder: Path | str,
+    *,
+    reward_funcs: Any,
+    callbacks: Sequence[TrainerCallback] = (),
+    **settings: Any,
 ) -> GRPOTrainer:
     """TRL's trainer for group relative policy optimisation (Shao et al., 2024).
 
@@ -96,19 +104,17 @@ def grpo_trainer(
         folder: for checkpoints.
         reward_funcs: one or several; each gets `completions`, each one message in a list, and the rows' other fields
             as lists, and returns a number for each.
-        settings: further fields of `GRPOConfig`, and arguments of the trainer.
+        callbacks: further `TrainerCallback`s.
+        settings: further fields of `GRPOConfig`.
     """
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    told = {name: settings.pop(name) for name in ("callbacks",) if name in settings}
-    settings = {"temperature": 1.0, "beta": 0.0, "max_completion_length": MAX_COMPLETION} | settings
-    args = GRPOConfig(str(folder), **PLAIN | _device(), **settings)
+    settings = training.PLAIN | {
+        "use_cpu": model.device.type == "cpu", "temperature": 1.0, "beta": 0.0, "max_completion_length": 128,
+    } | settings  # fmt: skip
+    args = GRPOConfig(str(folder), **settings)
     return training.small(GRPOTrainer)(
         model, args=args, reward_funcs=reward_funcs, train_dataset=Dataset.from_list(list(rows)),
-        processing_class=models.load_tokenizer(), rollout_func=rollouts(args.temperature), **told,
+        processing_class=models.load_tokenizer(), rollout_func=rollouts(args.temperature), callbacks=list(callbacks),
     )  # fmt: skip
-
-
-def _device() -> dict[str, bool]:
-    return {"use_cpu": runtime.machine().device == "cpu"}

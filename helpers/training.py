@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 LEARNING_RATES = {"lora": 1e-3, "full": 1e-4}  # good at 135 M parameters; at 7B start ten times lower
 MAX_LENGTH = 2048
 TOKENS_AT_ONCE = 768  # on a CPU more bring no speed
+PLAIN = {  # what TRL's trainers are told alike, whatever they learn from
+    "lr_scheduler_type": "cosine", "logging_steps": 1, "report_to": "none", "disable_tqdm": True,
+    "gradient_checkpointing": False, "bf16": False, "dataloader_pin_memory": False,
+}  # fmt: skip
 WIDTH = 16  # batches are as wide as a multiple of this: fewer shapes, for each of which the CPU keeps a plan
 
 
@@ -129,26 +133,27 @@ def small(kind: type) -> type:
         kind: `SFTTrainer`, `DPOTrainer` or `GRPOTrainer`. The last two want token probabilities in place of a loss.
     """
     import torch
+    from trl import SFTTrainer
 
     from . import kernels
 
-    class Small(kind):
-        wants_loss = kind.__name__ == "SFTTrainer"
+    wants_loss = issubclass(kind, SFTTrainer)
 
+    class Small(kind):
         def __init__(self, model, **arguments):
             without_triton()
             super().__init__(model, **arguments)
             for name, parameter in self.model.named_parameters():
                 if ".ref." in name:  # TRL's copy of the adapter, which peft makes in float32
                     parameter.data = parameter.data.to(self.model.dtype)
-            kernels.make_fast(self.model, loss=self.wants_loss)
+            kernels.make_fast(self.model, loss=wants_loss)
 
         def create_optimizer(self, model=None):
             if self.optimizer is None:
                 trained = [p for p in self.model.parameters() if p.requires_grad]
-                kind = _optimizer_class() if trained[0].dtype == torch.bfloat16 else torch.optim.AdamW
+                exact = _optimizer_class() if trained[0].dtype == torch.bfloat16 else torch.optim.AdamW
                 args = self.args
-                self.optimizer = kind(
+                self.optimizer = exact(
                     trained, lr=args.learning_rate, betas=(args.adam_beta1, args.adam_beta2),
                     eps=args.adam_epsilon, weight_decay=args.weight_decay,
                 )  # fmt: skip
@@ -161,7 +166,7 @@ def small(kind: type) -> type:
                 self.model.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
             for name, parameter in self.model.named_parameters():  # peft loads adapters in float32
                 parameter.data = parameter.data.to(kept[name])
-            kernels.make_fast(self.model, loss=self.wants_loss)  # peft has put new parameters in
+            kernels.make_fast(self.model, loss=wants_loss)  # peft has put new parameters in
 
         def _save_checkpoint(self, model, trial):
             super()._save_checkpoint(model, trial)
@@ -397,16 +402,15 @@ def _train(part, run_key, rows, held_out, model, config, save_steps, callbacks, 
         runtime.atomic_write(plan_file, json.dumps(plan))
     per_epoch = math.ceil(len(rows) / config["batch_size"] / config.get("processes", 1))
     total = math.ceil(per_epoch * config["epochs"])
-    options = {
+    options = PLAIN | {
         "output_dir": str(part), "seed": config["seed"], "data_seed": config["seed"],
         "num_train_epochs": config["epochs"], "learning_rate": config["learning_rate"],
-        "lr_scheduler_type": "cosine", "warmup_steps": max(1, round(0.05 * total)), "weight_decay": 0.0,
+        "warmup_steps": max(1, round(0.05 * total)), "weight_decay": 0.0,
         "per_device_train_batch_size": config["batch_size"],
         "per_device_eval_batch_size": max(1, plan["micro_batch_tokens"] // max(dataset["length"])),
-        "logging_steps": 1, "eval_strategy": "epoch" if evaluation else "no", "prediction_loss_only": True,
+        "eval_strategy": "epoch" if evaluation else "no", "prediction_loss_only": True,
         "save_strategy": "steps", "save_steps": save_steps or per_epoch, "save_total_limit": 1,
-        "report_to": "none", "disable_tqdm": True, "gradient_checkpointing": False, "bf16": False,
-        "use_cpu": model.device.type == "cpu", "dataloader_pin_memory": False, "remove_unused_columns": False,
+        "use_cpu": model.device.type == "cpu", "remove_unused_columns": False,
         "dataset_kwargs": {"skip_prepare_dataset": True}, "ddp_find_unused_parameters": False,
     } | arguments  # fmt: skip
     checkpoint = last_checkpoint(part)

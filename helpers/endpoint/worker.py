@@ -110,16 +110,13 @@ def supervised(store: Store, job: dict[str, Any], place: Path) -> tuple[Path, li
 
 def dpo(store: Store, job: dict[str, Any], place: Path) -> tuple[Path, list[dict], int]:
     """Direct preference optimisation."""
-    from datasets import Dataset
-
     from .. import preferences
 
-    settings, held_out = job["method"]["dpo"]["hyperparameters"], _rows(place, "validation_file")
+    settings = job["method"]["dpo"]["hyperparameters"]
     trainer = preferences.dpo_trainer(
         models.trainable(_start(store, job)), _rows(place, "training_file"), place / "trl", beta=settings["beta"],
-        per_device_train_batch_size=settings["batch_size"], eval_strategy="epoch" if held_out else "no",
-        eval_dataset=Dataset.from_list(held_out) if held_out else None, include_num_input_tokens_seen="non_padding",
-        callbacks=[reporter(store, job)], **_arguments(job, settings),
+        validation=_rows(place, "validation_file"), per_device_train_batch_size=settings["batch_size"],
+        include_num_input_tokens_seen="non_padding", callbacks=[reporter(store, job)], **_arguments(job, settings),
     )  # fmt: skip
     return _train(trainer, place)
 
