@@ -45,15 +45,13 @@ CARD = {  # field of the card: what it says, and the words that this takes at le
     "evidence": ("a dict of the figures that you rest on", 0),
 }
 EVIDENCE = ("tuned f1", "opponent f1", "difference", "low", "high", "n", "verdict")  # cited at least
-CAPSTONE = (
-    CARD
-    | {  # the card of a capstone: which differs by
-        "door": ("the door you chose, or none: " + ", ".join([*DOORS, "none"]), 1),
-        "task": ("the task: one of those offered, or my_task", 1),
-        "serving": ("how it is served: by what, how fast, how large, and who takes it back", 8),
-        "kinds": ("a dict from the name of each report to its kind: " + ", ".join(decision.CHOICES[:-1]), 0),
-    }
-)
+CAPSTONE = {  # the card of a capstone
+    **CARD,
+    "door": ("the door you chose, or none: " + ", ".join([*DOORS, "none"]), 1),
+    "task": ("the task: one of those offered, or my_task", 1),
+    "serving": ("how it is served: by what, how fast, how large, and who takes it back", 8),
+    "kinds": ("a dict from the name of each report to its kind: " + ", ".join(decision.CHOICES[:-1]), 0),
+}
 CAPSTONE_EVIDENCE = ("chosen f1", *EVIDENCE[1:-1], "test f1", "verdict")
 TUNED, OPPONENT, TEST = "reports/tuned.json", "reports/opponent.json", "reports/test-1.json"
 CONFIG, WEIGHTS = "adapter/adapter_config.json", "adapter/adapter_model.safetensors"
@@ -144,6 +142,11 @@ def is_capstone(card: Any) -> bool:
     return isinstance(card, Mapping) and "task" in card
 
 
+def cited_at_least(card: Any) -> tuple[str, ...]:
+    """The figures that a card has to cite, its verdict the last."""
+    return CAPSTONE_EVIDENCE if is_capstone(card) else EVIDENCE
+
+
 def _needs_adapter(card: Any) -> bool:
     """An assignment does, and a capstone that decides to tune, unless a provider keeps the weights."""
     if not isinstance(card, Mapping):
@@ -162,9 +165,8 @@ def card_problems(card: Any) -> list[str]:
     """What a card lacks, field by field; nothing if it is complete. Whether it is true is not looked at."""
     if not isinstance(card, Mapping):
         return [f"write a dict with {', '.join(CARD)}"]
-    fields, cited, doors = CARD, EVIDENCE, DOORS
-    if is_capstone(card):
-        fields, cited, doors = CAPSTONE, CAPSTONE_EVIDENCE, (*DOORS, "none")
+    fields, doors = (CAPSTONE, (*DOORS, "none")) if is_capstone(card) else (CARD, DOORS)
+    cited = cited_at_least(card)
     problems, evidence = [], card.get("evidence")
     for name, (what, least) in fields.items():
         if least and (not isinstance(card.get(name), str) or len(card[name].split()) < least):

@@ -50,7 +50,7 @@ class Task:
         path = self.folder / "pages.txt"
         return path.read_text(encoding="utf-8").strip().split("\n\n") if path.is_file() else []
 
-    @property
+    @cached_property
     def sealed(self) -> list[dict]:
         """The test rows, to be packed or compared by their hash, never to choose by."""
         return self._rows("test")

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from . import assignment, baselines, capstone, data, evaluation, models, runtime
-from .assignment import CAPSTONE_EVIDENCE, CONFIG, EVIDENCE, HOSTED, OPPONENT, TEST, TUNED, WEIGHTS, Submission
+from .assignment import CONFIG, HOSTED, OPPONENT, TEST, TUNED, WEIGHTS, Submission
+from .decision import CHOICES
 from .evaluation import Report, Table, f1
 from .runtime import CourseError
 
@@ -78,10 +79,25 @@ def same_rows(s: Submission) -> str:
     right = _answers("validation")
     if changed := [row for row in rows if right.get(str(data.prompt(row)), data.answer(row)) != data.answer(row)]:
         raise Lost(f"The right answers of {len(changed)} of the course's rows are not the course's.")
-    if [row["text"] for row in tuned.rows] == [row["text"] for row in opponent.rows]:
-        raise Lost("Both reports hold the same answers, word for word. Was one of them saved twice?")
+    _two_systems(tuned, opponent)
     whose = "the course's validation rows" if _of_the_course(rows) else "rows of one's own"
     return f"{tuned.n} of {whose} ({tuned.rows_hash}), the same on both sides."
+
+
+def _two_systems(ours: Report, opponent: Report) -> None:
+    """Lost, if one report was handed in for both sides."""
+    if [row["text"] for row in ours.rows] == [row["text"] for row in opponent.rows]:
+        raise Lost("Both reports hold the same answers, word for word. Was one of them saved twice?")
+
+
+def _best_measured(s: Submission) -> str:
+    """The opponent with its F1 in words; lost, if something better was measured as well."""
+    opponent = s.need(OPPONENT)
+    named = f"{opponent.name!r} reaches F1 {f1(opponent.rows):.2f}"
+    for other in s.alternatives:
+        if evaluation.compare(other, opponent).verdict == "better":
+            raise Lost(f"{named}, and {other.name!r}, which you measured as well, {f1(other.rows):.2f}: take that.")
+    return named
 
 
 @functools.cache
@@ -92,10 +108,7 @@ def _tagger() -> evaluation.System:
 def strong_opponent(s: Submission) -> str:
     """The best alternative that was measured, and no worse than a linear tagger trained on the course's rows."""
     rows, opponent = s.need("rows.jsonl", OPPONENT)
-    named, measured = f"{opponent.name!r} reaches F1 {f1(opponent.rows):.2f}", s.alternatives
-    for other in measured:
-        if evaluation.compare(other, opponent).verdict == "better":
-            raise Lost(f"{named}, and {other.name!r}, which you measured as well, {f1(other.rows):.2f}: take that.")
+    named, measured = _best_measured(s), s.alternatives
     tagger = evaluation.evaluate(_tagger(), rows, "tagger")
     if evaluation.compare(opponent, tagger).verdict == "worse":
         raise Lost(
@@ -111,10 +124,9 @@ def strong_opponent(s: Submission) -> str:
 
 def figures(s: Submission) -> dict[str, float]:
     """Every figure that a card may cite, recomputed: those of both reports, of the comparison, of the record."""
-    pair, record, ours = s.comparison, s.parts.get("record.json", {}), "tuned"
+    pair, record = s.comparison, s.parts.get("record.json", {})
+    ours = "chosen" if assignment.is_capstone(s.need("card.json")) else "tuned"
     found = {f"test {name}": value for name, value in s.parts[TEST].metrics.items()} if TEST in s.parts else {}
-    if assignment.is_capstone(s.need("card.json")):
-        ours = "chosen"
     found |= {f"{ours} {name}": value for name, value in pair.a.metrics.items()}
     found |= {f"opponent {name}": value for name, value in pair.b.metrics.items()}
     found |= {name: getattr(pair, name) for name in ("difference", "low", "high", "detectable")} | {"n": pair.a.n}
@@ -129,8 +141,7 @@ def _near(cited: float, right: float) -> bool:
 def cited_figures(s: Submission) -> str:
     """Each figure on the card is what the answers give. One wrong figure loses all points, a lacking one its share."""
     cited = {name: value for name, value in s.evidence.items() if name != "verdict"}
-    right = figures(s)
-    wanted = (CAPSTONE_EVIDENCE if assignment.is_capstone(s.need("card.json")) else EVIDENCE)[:-1]
+    right, wanted = figures(s), assignment.cited_at_least(s.need("card.json"))[:-1]
     for name, value in cited.items():
         if name not in right:
             raise Lost(f"No report gives a figure called {name!r:.40}. There are {', '.join(right)}.")
@@ -231,7 +242,7 @@ def plain_lora(config: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]]
 
 # --- of a capstone -------------------------------------------------------------------------------
 
-DEAR = ("rules", "classifier", "prompt", "retrieve", "tune", "tune and retrieve")  # from what costs least
+DEAR = CHOICES[:-1]  # all but "stop", which stand there from what costs least
 
 
 def _kinds(s: Submission) -> Mapping[str, str]:
@@ -254,18 +265,14 @@ def own_rows(s: Submission) -> str:
     for held, others in ((rows, [train, test]), (test, [train])):
         if problems := data.check(held, task="recipe", others=others):
             raise Lost(f"Rows that were held out stand elsewhere, too: {problems[0]}.")
-    if [row["text"] for row in chosen.rows] == [row["text"] for row in opponent.rows]:
-        raise Lost("Both reports hold the same answers, word for word. Was one of them saved twice?")
+    _two_systems(chosen, opponent)
     return f"{chosen.n} validation rows ({chosen.rows_hash}) on both sides, {len(test)} of the test, none in training."
 
 
 def best_alternative(s: Submission) -> str:
     """The opponent is the best that was measured; without tuning, no worse than the best known, or one of two kinds."""
-    chosen, opponent, kinds = *s.need(TUNED, OPPONENT), _kinds(s)
-    named, measured = f"{opponent.name!r} reaches F1 {f1(opponent.rows):.2f}", s.alternatives
-    for other in measured:
-        if evaluation.compare(other, opponent).verdict == "better":
-            raise Lost(f"{named}, and {other.name!r}, which you measured as well, {f1(other.rows):.2f}: take that.")
+    chosen, kinds = s.need(TUNED), _kinds(s)
+    named, measured = _best_measured(s), s.alternatives
     if nameless := [report.name for report in (chosen, *measured) if kinds.get(report.name) not in DEAR]:
         raise Lost(f"The card's kinds do not say of what kind {nameless[0]!r:.40} is: one of {', '.join(DEAR)}.", 0.5)
     task = s.need("card.json").get("task")

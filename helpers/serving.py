@@ -152,7 +152,32 @@ os._exit(0)
 """
 
 
-class Engine:
+class _Local:
+    """What listens on this machine only, with a key: used as a context manager, it stops at the end."""
+
+    name: str  # what clients call the model
+    address: str
+    api_key: str
+
+    @property
+    def client(self) -> OpenAI:
+        """The official OpenAI client, with this server's address and key."""
+        from openai import OpenAI
+
+        return OpenAI(base_url=f"{self.address}/v1", api_key=self.api_key)
+
+    def stop(self) -> None:
+        """End it."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.stop()
+
+
+class Engine(_Local):
     """llama.cpp's server on a GGUF file, in a process of its own on this machine: an OpenAI-compatible API.
 
     It listens on the loopback interface, asks for a key, and ends with this process. Use it as a context manager.
@@ -203,13 +228,6 @@ class Engine:
         self.stop()
         raise CourseError(f"The engine was not ready within {READY_SECONDS} seconds. Is the machine busy? Try again.")
 
-    @property
-    def client(self) -> OpenAI:
-        """The official OpenAI client, with this engine's address and key."""
-        from openai import OpenAI
-
-        return OpenAI(base_url=f"{self.address}/v1", api_key=self.api_key)
-
     def memory_mb(self) -> float:
         """Memory that its process holds now, in MB."""
         import psutil
@@ -221,12 +239,6 @@ class Engine:
         runtime.end(self.process)
         self.process.stdout.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *unused: object) -> None:
-        self.stop()
-
     def __repr__(self) -> str:
         return f"Engine({self.name!r}, {self.path.name}, {'stopped' if self.process.poll() is not None else 'running'})"
 
@@ -234,7 +246,7 @@ class Engine:
 # --- a server for what is no model ------------------------------------------------------------------
 
 
-class Server:
+class Server(_Local):
     """Any system behind the chat API of OpenAI, on this machine only, with a key: rules are served like a model.
 
     Use it as a context manager; its `client` and `name` are as those of `Engine`.
@@ -244,6 +256,7 @@ class Server:
         self.name, self.api_key = name, f"local-{secrets.token_urlsafe(24)}"
         self._one = threading.Lock()  # a system answers one chat at a time: not every one can do more
         self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler(system))
+        self.address = f"http://127.0.0.1:{self._http.server_port}"
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 
     def _handler(server, system: Callable[[list], list]) -> type:  # noqa: N805  (`self` is the request, below)
@@ -284,16 +297,7 @@ class Server:
             "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
         }  # fmt: skip
 
-    @property
-    def client(self) -> OpenAI:
-        """The official OpenAI client, with this server's address and key."""
-        from openai import OpenAI
-
-        return OpenAI(base_url=f"http://127.0.0.1:{self._http.server_port}/v1", api_key=self.api_key)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *unused: object) -> None:
+    def stop(self) -> None:
+        """Take no more requests, and give the port back."""
         self._http.shutdown()
         self._http.server_close()

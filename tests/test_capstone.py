@@ -293,11 +293,16 @@ def test_a_weak_opponent_loses_and_so_does_a_choice_that_its_own_rows_contradict
     assert "Not marked" in found["decision"][1]
 
 
-def test_without_a_strong_way_that_needs_no_tuning_points_are_lost(tmp_path, notebook, runs_folder):
-    task = capstone.load("lists")
+def always_right_and_weak(task):
+    """Reports of a tuned model that errs nowhere, of an opponent that hardly says anything, and the former's test."""
     good = saying(map(data.answer, task.validation), task.validation, "LoRA")
     weak = saying([["milk"]] * 50, task.validation, "nothing")
-    tests = [saying(map(data.answer, task.sealed), task.sealed, "LoRA")]
+    return good, weak, [saying(map(data.answer, task.sealed), task.sealed, "LoRA")]
+
+
+def test_without_a_strong_way_that_needs_no_tuning_points_are_lost(tmp_path, notebook, runs_folder):
+    task = capstone.load("lists")
+    good, weak, tests = always_right_and_weak(task)
     card = card_of(task, good, weak, tests[0], door="Azure OpenAI")
     job = {"id": "ftjob-1", "fine_tuned_model": "ft:1"}
     parts = {"card": card, "notebook": notebook, "chosen": good, "tests": tests, "record": job}
@@ -312,9 +317,7 @@ def test_without_a_strong_way_that_needs_no_tuning_points_are_lost(tmp_path, not
 
 def test_who_decides_to_tune_hands_in_an_adapter(tmp_path, notebook, runs_folder):
     task = capstone.load("parcels")
-    good = saying(map(data.answer, task.validation), task.validation, "LoRA")
-    weak = saying([["milk"]] * 50, task.validation, "nothing")
-    tests = [saying(map(data.answer, task.sealed), task.sealed, "LoRA")]
+    good, weak, tests = always_right_and_weak(task)
     card = card_of(task, good, weak, tests[0], door="Hugging Face")
     with pytest.raises(CourseError, match="adapter: give the run"):
         capstone.hand_in(

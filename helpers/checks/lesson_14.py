@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .. import assignment, evaluation, rubric
@@ -119,11 +119,21 @@ def find_wrong(function: Callable) -> str:
 
 @checker("14-4")
 def my_submission(folder: Any) -> str:
+    return handed_in(folder, "assignment.hand_in")
+
+
+def handed_in(folder: Any, packer: str, criteria: Sequence[rubric.Criterion] | None = None) -> str:
+    """What the rubric says of a learner's own folder; 14-4 asks for an assignment, 19-4 for a capstone.
+
+    Args:
+        packer: name of the function that packs such a folder.
+        criteria: as for `rubric.check`.
+    """
     if not isinstance(folder, str | os.PathLike):
-        raise Wrong(f"This is a {type(folder).__name__}: give the folder that assignment.hand_in returned.")
+        raise Wrong(f"This is a {type(folder).__name__}: give the folder that {packer} returned.")
     if not os.path.isdir(folder):
-        raise Wrong("There is no such folder yet. Pack your work by assignment.hand_in, and give what it returns.")
-    result = rubric.check(folder, rerun=25)
+        raise Wrong(f"There is no such folder yet. Pack your work by {packer}, and give what it returns.")
+    result = rubric.check(folder, rerun=25, rubric=criteria)
     lost = [mark for mark in result.marks if mark.points < mark.of]
     if not lost:
         return f"{result.total} of 100. It can be handed in as it is."

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from .. import evaluation, limits, rubric
-from ..exercises import Unscored, Wrong, checker
+from ..exercises import Wrong, checker
+from . import lesson_14
 
 # --- 19-2: what stands in training as well -----------------------------------------------------------
 
@@ -104,16 +104,4 @@ def cheapest(function: Callable) -> str:
 
 @checker("19-4")
 def my_capstone(folder: Any) -> str:
-    if not isinstance(folder, str | os.PathLike):
-        raise Wrong(f"This is a {type(folder).__name__}: give the folder that capstone.hand_in returned.")
-    if not os.path.isdir(folder):
-        raise Wrong("There is no such folder yet. Pack your work by capstone.hand_in, and give what it returns.")
-    result = rubric.check(folder, rerun=25, rubric=rubric.CAPSTONE)
-    lost: Sequence[rubric.Mark] = [mark for mark in result.marks if mark.points < mark.of]
-    if not lost:
-        return f"{result.total} of 100. It can be handed in as it is."
-    worst = max(lost, key=lambda mark: mark.of - mark.points)
-    told = f"{result.total} of 100. Most is lost at {worst.criterion!r}: {worst.reason}"
-    if result.total >= 80:
-        raise Unscored(told)
-    raise Wrong(told)
+    return lesson_14.handed_in(folder, "capstone.hand_in", rubric.CAPSTONE)
