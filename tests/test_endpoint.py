@@ -215,6 +215,7 @@ def _folder_of(server, name: str) -> str:
     return json.loads(body)["_folder"]
 
 
+@pytest.mark.slow  # the lesson goes the same way in the default tier
 def test_a_tuned_model_can_be_tuned_again_with_tool_calls_and_deleted(client, trained):
     tools = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]
 
@@ -289,6 +290,7 @@ def _until_step(client, job: str, step: int) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow  # the lesson goes the same way in the default tier
 def test_preferences_are_learned(client):
     rows = [
         {
@@ -311,6 +313,7 @@ def test_preferences_are_learned(client):
     assert done.trained_tokens > 12 * 2 * 10  # each row is read twice: with the better and with the worse answer
 
 
+@pytest.mark.slow  # the lesson goes the same way in the default tier
 def test_a_grader_is_what_reinforcement_learns_from(client):
     rows = [{"messages": [{"role": "user", "content": f"Say a word, number {n}."}], "wanted": "a"} for n in range(10)]
     grader = {
@@ -597,14 +600,13 @@ def test_nothing_is_kept_but_safetensors_json_and_the_store(server, trained):
     assert kinds == {".safetensors", ".json"}
 
 
-@pytest.mark.parametrize("moment", [0.0, 1.0, 4.0])
-def test_a_kill_loses_no_accepted_file_or_job(tmp_path, moment):
+def test_a_kill_loses_no_accepted_file_or_job(tmp_path):
     server = endpoint.serve(tmp_path)
     client = openai.OpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0)
     content = lines(short_rows(10))
     file = upload(client, content)
     job = client.fine_tuning.jobs.create(model=MODEL, training_file=file, hyperparameters={"n_epochs": 1}, seed=1)
-    time.sleep(moment)
+    time.sleep(1)  # the slow tier kills at many moments
     server.kill()
     with endpoint.serve(tmp_path) as again:
         client = openai.OpenAI(base_url=again.base_url, api_key=again.api_key, max_retries=0)

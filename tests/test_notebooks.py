@@ -18,8 +18,6 @@ import pytest
 from helpers import authoring, data, evaluation, models, runtime, scoreboard, training
 
 BANDS = json.loads((runtime.ROOT / "tests" / "bands.json").read_text(encoding="utf-8"))
-CARDS = json.loads((runtime.ROOT / "data" / "recorded" / "cards.json").read_text(encoding="utf-8"))
-CORE = [path for path in authoring.masters() if CARDS[path.stem]["core"]]
 HERE = runtime.machine().kind
 
 
@@ -40,47 +38,34 @@ def execute(path, times: int = 1) -> None:
 
 @pytest.fixture(scope="session")
 def board():
-    """The board after the core's masters have run twice in one kernel; what it had before is kept beside it."""
-    first = {}
+    """The board after the masters have run."""
     if not set(BANDS["systems"]) <= {row["system"] for row in scoreboard.rows()}:
         for path in authoring.masters():
             execute(path)
-    for row in scoreboard.rows():
-        first[row["system"], row["n"]] = row["f1"]
-    for path in CORE:
-        execute(path, times=2)
-    return first, scoreboard.rows()
+    return scoreboard.rows()
 
 
-def the_same(before: dict, rows: list[dict]) -> None:
-    """Assert that the board holds what it held."""
-    again = {(row["system"], row["n"]): row["f1"] for row in rows}
-    assert again.keys() == before.keys()
-    for (system, n), f1 in again.items():  # a server answers whichever requests came together, and rounding follows
+@pytest.mark.slow
+@pytest.mark.parametrize("path", authoring.masters(), ids=lambda path: path.stem)
+def test_running_a_master_twice_in_one_kernel_changes_no_result(board, path):
+    before = {(row["system"], row["n"]): row["f1"] for row in board}
+    execute(path, times=2)
+    after = {(row["system"], row["n"]): row["f1"] for row in scoreboard.rows()}
+    assert after.keys() == before.keys()
+    for (system, n), f1 in after.items():  # a server answers whichever requests came together, and rounding follows
         near = 0.03 if system.endswith((", hosted", ", deployed")) else 0
         assert f1 == pytest.approx(before[system, n], abs=near, rel=0), system
 
 
-def test_running_each_core_master_twice_in_one_kernel_changes_no_result(board):
-    the_same(*board)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("path", [path for path in authoring.masters() if path not in CORE], ids=lambda path: path.stem)
-def test_running_an_elective_twice_in_one_kernel_changes_no_result(board, path):
-    execute(path, times=2)
-    the_same(board[0], scoreboard.rows())
-
-
 def test_the_board_holds_the_rows_that_the_lessons_promise_and_no_others(board):
-    found = sorted({(row["system"], row["n"]) for row in board[1]})
+    found = sorted({(row["system"], row["n"]) for row in board})
     assert found == sorted((system, n) for system, n in map(tuple, BANDS["rows"]))
     assert {system for system, _ in found} == set(BANDS["systems"])
 
 
 def test_every_metric_lies_in_its_band(board):
-    assert board[1]
-    for row in board[1]:
+    assert board
+    for row in board:
         bands = BANDS["systems"][row["system"]]
         assert "f1" in bands
         for metric, (low, high) in bands.items():
