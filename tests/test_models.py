@@ -180,8 +180,8 @@ def test_importing_the_helpers_is_cheap():
 
 def test_rooms_import_only_from_those_above_them():
     rooms = (
-        "runtime downloads data plots decoding models serving runs kernels training preferences evaluation baselines "
-        "facts texts scoreboard costs decision assignment capstone opponents rubric exercises providers doors "
+        "runtime downloads data plots decoding models serving runs kernels training evaluation baselines "
+        "facts texts scoreboard costs decision assignment capstone opponents rubric exercises providers doors preferences "
         "autotrain scale deploy limits widgets"
     ).split()
     for index, room in enumerate(rooms):
