@@ -218,6 +218,8 @@ def learn(
         A run whose folder holds the adapter, to be put on the base model, and whose record holds `history` (for each
         step its `loss`, and what else TRL tells, such as `reward`), `seconds` and `config`.
     """
+    from transformers import PrinterCallback
+
     told = {name: inspect.getsource(value) if callable(value) else value for name, value in settings.items()}
     config = {"trainer": trainer.__name__, "start": start.folder.name, "seed": seed, **told}
     source = hashlib.sha256(inspect.getsource(inspect.getmodule(learn)).encode()).hexdigest()[:12]
@@ -230,10 +232,13 @@ def learn(
             return done
         folder, history = runs.unfinished(run_key), []
         model = _adapted(start, seed)
-        own = trainer(model, rows, folder, callbacks=[_told(history, live)], save_strategy="no", seed=seed, **settings)
-        began = time.perf_counter()
-        own.train()
-        seconds = time.perf_counter() - began
+        settings = {"callbacks": [_told(history, live)], "save_strategy": "no", "seed": seed} | settings
+        with models.quiet():
+            own = trainer(model, rows, folder, **settings)
+            own.remove_callback(PrinterCallback)
+            began = time.perf_counter()
+            own.train()
+            seconds = time.perf_counter() - began
         for left in folder.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         models.save(own.model, None, folder)

@@ -1,9 +1,13 @@
 """DPO and GRPO on a small machine: the same probabilities, faster; draws that are each prompt's own."""
 
+import json
+import statistics
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from helpers import decoding, kernels, models, preferences, training
+from helpers import data, decoding, kernels, models, preferences, runs, training
 
 EOS = 2
 
@@ -143,3 +147,93 @@ def test_preferences_that_were_cut_short_end_as_if_nothing_had_happened(tmp_path
     resumed = trainer(tmp_path)
     resumed.train(resume_from_checkpoint=str(training.last_checkpoint(tmp_path)))
     assert losses(resumed) == pytest.approx(losses(whole), abs=2e-3)
+
+
+# --- rewards and pairs -----------------------------------------------------------------------------
+
+ROW = data.recipe("Bread", ["500 g flour", "2 eggs", "salt and pepper, ground"], ["flour", "egg", "salt", "pepper"])
+
+
+@pytest.mark.parametrize(
+    "answer, right, stands, covers",
+    [
+        ('["flour", "egg", "salt", "pepper"]', 1, 1, 6 / 7),
+        ('["flour", "egg", "salt"]', 6 / 7, 1, 1),
+        ('["flour"]', 2 / 5, 1, 1 / 2),
+        ('["flour", "flour"]', 2 / 5, 1, 1 / 2),  # a list of names is a set
+        ('["butter", "milk"]', 0, 0, 0),
+        ('["500 g flour", "2 eggs", "salt and pepper, ground"]', 0, 1, 2 / 6),
+        ('["lour", "gg", "alt"]', 0, 1, 0),
+        ("[]", 0, 0, 0),
+        ('"flour"', 0, 0, 0),
+        ("flour, egg, salt", 0, 0, 0),
+        ("", 0, 0, 0),
+    ],
+)
+def test_rewards_are_what_they_say(answer, right, stands, covers):
+    assert preferences.right(answer, ROW) == pytest.approx(right)
+    assert preferences.stands(answer, ROW) == pytest.approx(stands)
+    assert preferences.covers(answer, ROW) == pytest.approx(covers)
+
+
+def test_what_people_wrote_earns_almost_all_without_being_looked_at():
+    rows = data.load("train")
+    for reward, least in ((preferences.stands, 0.95), (preferences.covers, 0.9)):
+        earned = [reward(json.dumps(data.answer(row)), {"messages": data.prompt(row)}) for row in rows]
+        assert least < statistics.mean(earned) <= 1
+
+
+def test_a_reward_reaches_trl_with_each_answer_beside_its_own_row():
+    many = preferences.reward_func(preferences.right)
+    said = [[{"role": "assistant", "content": text}] for text in ('["flour"]', "no list")]
+    assert many(completions=said, row=[ROW, ROW], prompts=["unused"] * 2) == pytest.approx([2 / 5, 0])
+    assert many.__name__ == "right"
+
+
+def test_pairs_hold_the_best_and_the_worst_where_they_lie_apart():
+    texts = ['["flour"]', '["flour", "egg", "salt", "pepper"]', "no list", '["flour", "egg"]']
+    (pair,) = preferences.pairs([ROW, ROW], [texts, texts[:1] * 4], preferences.right)
+    assert pair["prompt"] == data.prompt(ROW)
+    assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == (texts[1], texts[2])
+    assert preferences.pairs([ROW], [['["flour"]', '["flour", "egg"]']], preferences.right, gap=0.5) == []
+
+
+def test_a_tuned_model_goes_on_from_where_it_was_and_the_run_is_found_again(runs_folder, monkeypatch, capsys, adapted):
+    monkeypatch.setattr(models, "trainable", lambda model=None, rank=16: models.tiny_model())
+    models.save(adapted, None, runs.unfinished("start"))
+    start = runs.finish("start", {"history": [], "seconds": 0})
+    rows = data.load("train")[:2]
+    questions = [{"prompt": data.prompt(row), "row": row} for row in rows]
+    settings = {
+        "max_steps": 2, "num_generations": 2, "per_device_train_batch_size": 2, "max_completion_length": 8,
+        "learning_rate": 1e-3, "live": False,
+    }  # fmt: skip
+
+    def length(text, row):
+        return -len(text)
+
+    def learn(reward, **changed):
+        reward = preferences.reward_func(reward)
+        return preferences.learn(
+            preferences.grpo_trainer, start, questions, **settings | {"reward_funcs": reward} | changed
+        )
+
+    run = learn(length)
+    assert [step["step"] for step in run.history] == [1, 2] and all(step["reward"] < 0 for step in run.history)
+    assert {file.suffix for file in run.folder.iterdir()} <= {".json", ".safetensors"}
+    assert learn(length).folder == run.folder and "is there already" in capsys.readouterr().out
+
+    def length(text, row):  # another reward of the same name
+        return len(text)
+
+    assert learn(length).folder != run.folder
+    before, after = (load_file(one.folder / "adapter_model.safetensors") for one in (start, run))
+    assert before.keys() == after.keys()
+    assert 0 < max((after[name] - before[name]).abs().max() for name in before) < 0.01  # two steps at 1e-3
+
+
+def test_each_row_gets_its_own_draws_and_the_same_again():
+    rows, tiny, tokenizer = data.load("train")[:2], models.tiny_model(), models.load_tokenizer()
+    drawn = preferences.samples(tiny, tokenizer, rows, 3, temperature=1.0, seed=1, progress=False)
+    assert [len(texts) for texts in drawn] == [3, 3] and len(set(drawn[0])) == 3
+    assert drawn == preferences.samples(tiny, tokenizer, rows, 3, temperature=1.0, seed=1, progress=False)

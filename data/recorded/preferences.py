@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import statistics
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from record import SEEDS, figures, missing, read, where, write  # noqa: E402
 
-from helpers import baselines, data, evaluation, models, preferences, runs, training  # noqa: E402
+from helpers import baselines, data, endpoint, evaluation, models, preferences, providers, runs, training  # noqa: E402
 
 FILE = Path(__file__).with_name("preferences.json")
 TRAIN, VALIDATION = data.load("train"), data.load("validation")
@@ -28,6 +31,7 @@ GRPO = {
     "learning_rate": 3e-4, "num_train_epochs": 1, "num_generations": 8, "per_device_train_batch_size": 32,
     "max_completion_length": 80, "temperature": 1.0, "beta": 0.0,
 }  # fmt: skip
+SHORT = GRPO | {"max_steps": 8, "per_device_train_batch_size": 16}  # Unsloth draws slowly on a CPU
 DPO = {"learning_rate": 3e-4, "num_train_epochs": 2, "per_device_train_batch_size": 8, "beta": 0.1}
 
 
@@ -56,10 +60,10 @@ def best_draws(start, seed):
     return kept
 
 
-def make(way: str, seed: int):
+def make(name: str, seed: int):
     """The run of a way."""
     start = sft(FIRST, seed)
-    match way.split(", "):
+    match name.split(", ", 1):
         case ["SFT"]:
             return start
         case ["SFT", "right answers"]:
@@ -69,10 +73,15 @@ def make(way: str, seed: int):
         case ["DPO"]:
             pairs = preferences.pairs(NEXT, drawn(start, seed), preferences.right)
             return preferences.learn(preferences.dpo_trainer, start, pairs, seed=seed, live=False, **DPO)
-        case ["GRPO", "Unsloth"]:
-            return preferences.unsloth_grpo(start, QUESTIONS, seed=seed, **GRPO)
-        case ["GRPO", name]:
-            reward = preferences.reward_func(getattr(preferences, name))
+        case ["GRPO", "short"]:
+            reward = preferences.reward_func(preferences.right)
+            return preferences.learn(
+                preferences.grpo_trainer, start, QUESTIONS, seed=seed, live=False, reward_funcs=reward, **SHORT
+            )
+        case ["GRPO", "Unsloth, short"]:
+            return preferences.unsloth_grpo(start, QUESTIONS, seed=seed, **SHORT)
+        case ["GRPO", rewarded]:
+            reward = preferences.reward_func(getattr(preferences, rewarded))
             return preferences.learn(
                 preferences.grpo_trainer, start, QUESTIONS, seed=seed, live=False, reward_funcs=reward, **GRPO
             )
@@ -82,28 +91,94 @@ WAYS = ("SFT", "GRPO, right", "GRPO, stands", "DPO", "SFT, right answers", "SFT,
 
 
 def plan() -> list[dict]:
-    """Every record; Unsloth's with one seed, as its steps take long."""
-    return [*({"name": way, "seed": seed} for seed in SEEDS for way in WAYS), {"name": "GRPO, Unsloth", "seed": 0}]
+    """Every record; what takes long and shows only that a door leads to the same place has one seed."""
+    once = ("hosted SFT", "hosted DPO", "hosted GRPO", "GRPO, short", "GRPO, Unsloth, short")
+    return [{"name": way, "seed": seed} for seed in SEEDS for way in WAYS] + [{"name": way, "seed": 0} for way in once]
+
+
+# --- the same through the hosted API ---------------------------------------------------------------
+
+GRADER = """import json
+
+def grade(sample, item):
+    try:
+        names = set(json.loads(sample["output_text"]))
+    except Exception:
+        return 0.0
+    hits = len(names & set(item["answer"]))
+    return 2 * hits / max(1, len(names) + len(item["answer"]))
+"""
+
+
+def through_api() -> Iterator[tuple[str, evaluation.Report, list[dict], float]]:
+    """The three ways of the hosted API, with the settings from above: their names, reports, histories, seconds."""
+    start = sft(FIRST, 0)  # the job trains the same, so these are its draws, too
+    pairs = preferences.pairs(NEXT, drawn(start, 0), preferences.right)
+    fields = {"chosen": "preferred_output", "rejected": "non_preferred_output"}
+    preferred = [
+        {"input": {"messages": pair["prompt"]}, **{fields[name]: pair[name] for name in fields}} for pair in pairs
+    ]
+    asked = [{"messages": data.prompt(row), "answer": data.answer(row)} for row in NEXT]
+    grader = {"type": "python", "name": "f1", "source": GRADER}
+    same = {"n_epochs": 2, "batch_size": 8}  # eight recipes in a step and four draws of each, twice: 512 draws
+    faster = {"learning_rate_multiplier": 3}
+    with tempfile.TemporaryDirectory() as folder, endpoint.serve(folder) as server:
+        service = providers.connect("practice", server)
+        client, base = service.client, service.model
+        for name, rows, method in (
+            ("SFT", FIRST, {"supervised": {"hyperparameters": {"n_epochs": 2}}}),
+            ("DPO", preferred, {"dpo": {"hyperparameters": same | faster | {"beta": 0.1}}}),
+            ("GRPO", asked, {"reinforcement": {"grader": grader, "hyperparameters": same | faster}}),
+        ):
+            file, kind = providers.upload(client, rows, "rows.jsonl"), next(iter(method))
+            job = client.fine_tuning.jobs.create(
+                model=base, training_file=file, method={"type": kind, **method}, seed=0
+            )
+            while job.status in ("validating_files", "queued", "running"):
+                time.sleep(2)
+                job = client.fine_tuning.jobs.retrieve(job.id)
+            if job.status != "succeeded":
+                raise SystemExit(f"hosted {name}: {job.error}")
+            base = job.fine_tuned_model if name == "SFT" else base
+            events = list(client.fine_tuning.jobs.list_events(job.id, limit=100))[::-1]
+            history = [{"step": event.data["step"], **{
+                short: event.data[long] for long, short in (("train_loss", "loss"), ("train_mean_reward", "reward"))
+                if event.data.get(long) is not None
+            }} for event in events if event.type == "metrics"]  # fmt: skip
+            system = providers.hosted(client, job.fine_tuned_model)
+            report = evaluation.evaluate(system, VALIDATION, f"hosted {name}")
+            yield f"hosted {name}", report, history, job.finished_at - job.created_at
+
+
+# --- records ---------------------------------------------------------------------------------------
+
+
+def keep(name: str, seed: int, report: evaluation.Report, history: list[dict], seconds: float) -> None:
+    """Write the record of a way with a seed."""
+    told = [(row["text"], asked) for row, asked in zip(report.rows, VALIDATION, strict=True)]
+    rewards = {reward.__name__: round(statistics.mean(reward(*one) for one in told), 3) for reward in REWARDS}
+    write(FILE, [*read(FILE), {
+        "name": name, "seed": seed, "rows_hash": report.rows_hash, "dtype": report.dtype, "device": report.device,
+        "seconds": round(seconds, 1), **figures(report), "rewards": rewards,
+        "names": round(statistics.mean(row["n_predicted"] for row in report.rows), 2),
+        "history": [{name: round(value, 4) for name, value in step.items()} for step in history],
+        "scored": [[row[name] for name in baselines.SCORED] for row in report.rows], "text": told[0][0], **where(),
+    }])  # fmt: skip
+    print(name, seed, f"F1 {report.metrics['f1']:.3f}", rewards, flush=True)
 
 
 def main(seconds: float) -> None:
     """Make the records that are missing until the time is up, writing after each."""
     for wanted in missing(FILE, plan(), seconds):
-        run = make(wanted["name"], wanted["seed"])
-        whole = {"folder": run.folder / "start"} if wanted["name"] == "GRPO, Unsloth" else {}
+        if wanted["name"].startswith("hosted"):
+            for made in through_api():
+                keep(made[0], 0, *made[1:])
+            continue
+        run = make(**wanted)
+        whole = {"folder": run.folder / "start"} if "Unsloth" in wanted["name"] else {}
         system = evaluation.prompted(models.load_model(run.folder, **whole), models.load_tokenizer(), progress=False)
         report = evaluation.evaluate(system, VALIDATION, wanted["name"])
-        told = [(row["text"], asked) for row, asked in zip(report.rows, VALIDATION, strict=True)]
-        rewards = {reward.__name__: round(statistics.mean(reward(*one) for one in told), 3) for reward in REWARDS}
-        write(FILE, [*read(FILE), {
-            **wanted, "rows_hash": report.rows_hash, "dtype": report.dtype, "device": report.device,
-            "seconds": round(run.record["seconds"], 1), **figures(report), "rewards": rewards,
-            "names": round(statistics.mean(row["n_predicted"] for row in report.rows), 2),
-            "history": [{name: round(value, 4) for name, value in step.items()} for step in run.history],
-            "scored": [[row[name] for name in baselines.SCORED] for row in report.rows], "text": told[0][0],
-            **where(),
-        }])  # fmt: skip
-        print(*wanted.values(), f"F1 {report.metrics['f1']:.3f}", rewards, flush=True)
+        keep(wanted["name"], wanted["seed"], report, run.history, run.record["seconds"])
 
 
 if __name__ == "__main__":
