@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, HEIGHT = 6.5, 3.2  # inches: fits a notebook's column and a phone's screen
+LOSS = "loss per answer token"
 COLOURS = {"train": "#3b6ea5", "validation": "#d1603d", "quiet": "#9aa3ad"}
 
 
@@ -27,12 +28,13 @@ def axes(width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Axes]:
     return figure, ax
 
 
-def loss_curve(history: Sequence[dict[str, float]], title: str = "") -> Figure:
+def loss_curve(history: Sequence[dict[str, float]], title: str = "", quantity: str = LOSS) -> Figure:
     """Training loss per step and validation loss where it was measured.
 
     Args:
         history: dicts with `step` and `loss` or `eval_loss`, as a run's `history` has them.
         title: written above the plot.
+        quantity: what `loss` stands for, written beside the plot.
     """
     figure, ax = axes()
     train = [(row["step"], row["loss"]) for row in history if "loss" in row]
@@ -41,7 +43,8 @@ def loss_curve(history: Sequence[dict[str, float]], title: str = "") -> Figure:
         ax.plot(*zip(*train, strict=True), color=COLOURS["train"], linewidth=1.2, label="training")
     if held_out:
         ax.plot(*zip(*held_out, strict=True), "o-", color=COLOURS["validation"], label="validation")
-    ax.set(xlabel="step", ylabel="loss per answer token", title=title, ylim=(0, None))
+    least = min((value for _, value in train + held_out), default=0)
+    ax.set(xlabel="step", ylabel=quantity, title=title, ylim=(min(0, least), None))
     if train or held_out:
         ax.legend(frameon=False)
     return figure
@@ -67,11 +70,11 @@ class LiveCurve:
     """A progress line and a loss curve that draw themselves while training runs.
 
     In a notebook both are redrawn in place, the curve less often, as each drawing holds the training up.
-    Elsewhere a line is printed now and then.
+    Elsewhere a line is printed now and then. `quantity` is what `loss` stands for, its first word the short name.
     """
 
-    def __init__(self, total: int, title: str = "", every: float = 0.7) -> None:
-        self.total, self.title, self.every = total, title, every
+    def __init__(self, total: int, title: str = "", every: float = 0.7, quantity: str = LOSS) -> None:
+        self.total, self.title, self.every, self.quantity = total, title, every, quantity
         self.began, self.drawn, self.handles = time.perf_counter(), 0.0, None
         self.next_curve = 0.0
 
@@ -84,7 +87,7 @@ class LiveCurve:
         seconds = now - self.began
         left = seconds / max(step, 1) * (self.total - step)
         losses = [row["loss"] for row in history if "loss" in row]
-        text = f"step {step} of {self.total}, loss {losses[-1] if losses else float('nan'):.3f}"
+        text = f"step {step} of {self.total}, {self.quantity.split()[0]} {losses[-1] if losses else float('nan'):.3f}"
         text += f", {seconds:.0f} s" if last else f", {seconds:.0f} s, about {left:.0f} s left"
         try:
             from IPython import get_ipython
@@ -108,7 +111,7 @@ class LiveCurve:
         self.handles[0].update(bar)
         began = time.perf_counter()
         if last or began > self.next_curve:
-            figure = loss_curve(history, self.title)
+            figure = loss_curve(history, self.title, self.quantity)
             self.handles[1].update(figure)
             plt.close(figure)
             now = time.perf_counter()

@@ -150,9 +150,10 @@ def dpo_trainer(
         callbacks: further `TrainerCallback`s.
         settings: further fields of `DPOConfig`, such as `beta`: how firmly the model is held to the reference.
     """
-    from datasets import Dataset
+    from datasets import Dataset, disable_progress_bars
     from trl import DPOConfig, DPOTrainer
 
+    disable_progress_bars()  # of preparing the rows: over at once
     settings = training.PLAIN | {
         "use_cpu": model.device.type == "cpu", "max_length": training.MAX_LENGTH,
         "eval_strategy": "epoch" if validation else "no",
@@ -261,7 +262,7 @@ def _told(history: list[dict], live: bool) -> TrainerCallback:
 
     wanted = (
         "loss", "reward", "reward_std", "frac_reward_zero_std", "completions/mean_length", "entropy",
-        "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
+        "rewards/accuracies", "rewards/chosen", "rewards/rejected",
     )  # fmt: skip
 
     class Told(TrainerCallback):
@@ -275,8 +276,11 @@ def _told(history: list[dict], live: bool) -> TrainerCallback:
             values = {name: float(logs[name]) for name in wanted if name in logs}
             history.append({"step": state.global_step, "epoch": round(state.epoch or 0, 3), **values})
             if live:
-                self.curve = self.curve or plots.LiveCurve(state.max_steps)
-                self.curve.update(history, state.global_step, last=state.global_step == state.max_steps)
+                shown = "reward" if "reward" in values else "loss"
+                unit = {"reward": "reward (mean of the step)", "loss": "loss per pair"}[shown]
+                self.curve = self.curve or plots.LiveCurve(state.max_steps, quantity=unit)
+                steps = [{"step": step["step"], "loss": step[shown]} for step in history]
+                self.curve.update(steps, state.global_step, last=state.global_step == state.max_steps)
 
     return Told()
 
