@@ -1,6 +1,6 @@
 """What the notebooks claim holds: bands around the metrics, the same twice, in fp32, and not with broken labels.
 
-nbval runs every cell of `solutions/` and `lessons/` before this file (see `testpaths`); what is judged here
+nbval runs the cells of `solutions/` and `lessons/` before this file (see `testpaths`); what is judged here
 are the rows that they left on the scoreboard. Run alone, this file makes the rows itself.
 """
 
