@@ -3,7 +3,8 @@
 Each line of `preferences.json` is one way with one seed, on the 100 validation rows. All ways go on from, or begin
 with, the same hundred training rows, twice through: "SFT". They see the same 64 further recipes: "SFT, right answers"
 with what people wrote for them; all others with eight drawn answers to each, as it were 512 tries: "SFT, best draws" is
-shown the best of each eight, "DPO" the best and the worst, "GRPO" rewards what it draws itself. `rewards` are means of
+shown the best of each eight, "DPO" the best and the worst, "GRPO" rewards what it draws itself. "SFT, longer" sees
+no further recipe: it goes over the first hundred as long as the two before it train. `rewards` are means of
 the three rewards over the greedy answers, `names` the mean number of names in one. What is missing is made, and nothing
 new is begun after s seconds.
 """
@@ -35,9 +36,9 @@ SHORT = GRPO | {"max_steps": 8, "per_device_train_batch_size": 16}  # Unsloth dr
 DPO = {"learning_rate": 3e-4, "num_train_epochs": 2, "per_device_train_batch_size": 8, "beta": 0.1}
 
 
-def sft(rows, seed):
-    """Supervised training, twice through the rows."""
-    return training.fine_tune(rows, epochs=2, seed=seed, live=False, save_strategy="no")
+def sft(rows, seed, epochs=2.0):
+    """Supervised training."""
+    return training.fine_tune(rows, epochs=epochs, seed=seed, live=False, save_strategy="no")
 
 
 def drawn(start, seed):
@@ -68,6 +69,8 @@ def make(name: str, seed: int):
             return start
         case ["SFT", "right answers"]:
             return sft(FIRST + NEXT, seed)
+        case ["SFT", "longer"]:
+            return sft(FIRST, seed, epochs=2 * len(FIRST + NEXT) / len(FIRST))
         case ["SFT", "best draws"]:
             return sft(FIRST + best_draws(start, seed), seed)
         case ["DPO"]:
@@ -87,13 +90,16 @@ def make(name: str, seed: int):
             )
 
 
-WAYS = ("SFT", "GRPO, right", "GRPO, stands", "DPO", "SFT, right answers", "SFT, best draws", "GRPO, covers")
+WAYS = (
+    "SFT", "GRPO, right", "GRPO, stands", "DPO", "SFT, right answers", "SFT, best draws", "SFT, longer", "GRPO, covers",
+)  # fmt: skip
 
 
 def plan() -> list[dict]:
     """Every record; what takes long and shows only that a door leads to the same place has one seed."""
-    once = ("hosted SFT", "hosted DPO", "hosted GRPO", "GRPO, short", "GRPO, Unsloth, short")
-    return [{"name": way, "seed": seed} for seed in SEEDS for way in WAYS] + [{"name": way, "seed": 0} for way in once]
+    once = ("GRPO, short", "GRPO, Unsloth, short", "hosted SFT", "hosted DPO", "hosted GRPO")
+    seeds = {seed: [*WAYS, *once] if seed == SEEDS[0] else WAYS for seed in SEEDS}
+    return [{"name": way, "seed": seed} for seed, ways in seeds.items() for way in ways]
 
 
 # --- the same through the hosted API ---------------------------------------------------------------
