@@ -31,7 +31,20 @@ def samples(
     seed: int = 0,
     progress: bool = True,
 ) -> list[list[str]]:
-    """Draw k answers to each row's question; of each row the k texts."""
+    """Draw answers to the rows' questions.
+
+    Args:
+        model: as `models.load_model` gives it.
+        tokenizer: its tokenizer.
+        rows: chat rows; their answers are not looked at.
+        k: answers to each.
+        temperature: 1 draws tokens as the model finds them probable, less favours the likelier ones.
+        seed: of the draws.
+        progress: show a bar.
+
+    Returns:
+        For each row its k texts.
+    """
     chats = [data.prompt(row) for row in rows for _ in range(k)]
     drawn = models.generate(model, tokenizer, chats, temperature=temperature, seed=seed, progress=progress)
     return [[answer["text"] for answer in drawn[i : i + k]] for i in range(0, len(drawn), k)]
@@ -76,7 +89,22 @@ def reward_func(reward: Callable[[str, dict], float]) -> Callable[..., list[floa
 
 
 def pairs(rows: Sequence[dict], drawn: Sequence[Sequence[str]], reward: Callable, gap: float = 0.2) -> list[dict]:
-    """Of each row the best and the worst of the drawn answers, where their rewards lie at least `gap` apart."""
+    """Of each row the best and the worst of the drawn answers, where their rewards lie at least `gap` apart.
+
+    Args:
+        rows: chat rows.
+        drawn: for each row its answers, two or more, as `samples` gives them.
+        reward: of an answer to a row.
+        gap: in units of the reward.
+
+    Returns:
+        Rows for `dpo_trainer`.
+
+    Raises:
+        CourseError: a row has less than two answers.
+    """
+    if any(len(texts) < 2 for texts in drawn):
+        raise CourseError("A pair needs two answers to the same question: draw with k=2 or more.")
     kept = []
     for row, texts in zip(rows, drawn, strict=True):
         worst, *_, best = sorted(texts, key=lambda text: reward(text, row))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from helpers import data, decoding, kernels, models, preferences, runs, training
+from helpers import data, decoding, kernels, models, preferences, runs, runtime, training
 
 EOS = 2
 
@@ -196,6 +196,8 @@ def test_pairs_hold_the_best_and_the_worst_where_they_lie_apart():
     assert pair["prompt"] == data.prompt(ROW)
     assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == (texts[1], texts[2])
     assert preferences.pairs([ROW], [['["flour"]', '["flour", "egg"]']], preferences.right, gap=0.5) == []
+    with pytest.raises(runtime.CourseError, match="k=2"):
+        preferences.pairs([ROW], [texts[:1]], preferences.right)
 
 
 def test_a_tuned_model_goes_on_from_where_it_was_and_the_run_is_found_again(runs_folder, monkeypatch, capsys, adapted):
