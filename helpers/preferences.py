@@ -271,6 +271,8 @@ def learn(
         for left in folder.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         models.save(own.model, None, folder)
+        del own, model
+        models.release_memory()  # gigabytes, which a server or another process may want next
         return runs.finish(run_key, {"history": history, "seconds": seconds, "config": config})
 
 
