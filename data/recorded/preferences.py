@@ -91,7 +91,7 @@ def make(name: str, seed: int):
 
 
 WAYS = (
-    "SFT", "GRPO, right", "GRPO, stands", "DPO", "SFT, right answers", "SFT, best draws", "SFT, longer", "GRPO, covers",
+    "SFT", "SFT, right answers", "SFT, longer", "DPO", "SFT, best draws", "GRPO, stands", "GRPO, right", "GRPO, covers",
 )  # fmt: skip
 
 
