@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
-import json
 import re
 import shutil
 import time
@@ -251,10 +249,8 @@ def learn(
 
     told = {name: inspect.getsource(value) if callable(value) else value for name, value in settings.items()}
     config = {"trainer": trainer.__name__, "start": start.folder.name, "seed": seed, **told}
-    source = hashlib.sha256(inspect.getsource(inspect.getmodule(learn)).encode()).hexdigest()[:12]
-    content = hashlib.sha256(json.dumps(list(rows), sort_keys=True).encode()).hexdigest()[:12]
-    machine = runtime.machine()
-    run_key = runs.key(config=config, rows=content, source=source, dtype=machine.dtype, device=machine.device)
+    source, machine = Path(__file__).read_text(encoding="utf-8"), runtime.machine()
+    run_key = runs.key(config=config, rows=list(rows), source=source, dtype=machine.dtype, device=machine.device)
     with runtime.lock(f"run-{run_key}"):
         if done := runs.find(run_key):
             print(f"This run is there already (made in {done.record['seconds']:.0f} s): using it.")
@@ -323,14 +319,13 @@ def _through_unsloth(folder, start, rows, seed, settings, reward):
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    from helpers import models, preferences, runtime
+    from helpers import models, preferences, providers, runtime
 
     whole = str(folder / "start")  # Unsloth begins with whole weights: the start, merged
     models.save(models.load_model(runtime.records() / start), models.load_tokenizer(), whole)
     model, tokenizer = FastLanguageModel.from_pretrained(whole, max_seq_length=1024, load_in_4bit=False)
-    layers = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     model = FastLanguageModel.get_peft_model(
-        model, r=16, lora_alpha=32, target_modules=layers, use_gradient_checkpointing=False, random_state=seed
+        model, r=16, lora_alpha=32, target_modules=providers.LINEAR, use_gradient_checkpointing=False, random_state=seed
     )
     args = GRPOConfig(str(folder / "made"), seed=seed, **settings)
     own = GRPOTrainer(

@@ -600,13 +600,16 @@ def test_nothing_is_kept_but_safetensors_json_and_the_store(server, trained):
     assert kinds == {".safetensors", ".json"}
 
 
-def test_a_kill_loses_no_accepted_file_or_job(tmp_path):
+@pytest.mark.parametrize(
+    "moment", [pytest.param(0.0, marks=pytest.mark.slow), 1.0, pytest.param(4.0, marks=pytest.mark.slow)]
+)
+def test_a_kill_loses_no_accepted_file_or_job(tmp_path, moment):
     server = endpoint.serve(tmp_path)
     client = openai.OpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0)
     content = lines(short_rows(10))
     file = upload(client, content)
     job = client.fine_tuning.jobs.create(model=MODEL, training_file=file, hyperparameters={"n_epochs": 1}, seed=1)
-    time.sleep(1)  # the slow tier kills at many moments
+    time.sleep(moment)
     server.kill()
     with endpoint.serve(tmp_path) as again:
         client = openai.OpenAI(base_url=again.base_url, api_key=again.api_key, max_retries=0)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,11 +139,7 @@ def through_api() -> Iterator[tuple[str, evaluation.Report, list[dict], float]]:
             job = client.fine_tuning.jobs.create(
                 model=base, training_file=file, method={"type": kind, **method}, seed=0
             )
-            while job.status in ("validating_files", "queued", "running"):
-                time.sleep(2)
-                job = client.fine_tuning.jobs.retrieve(job.id)
-            if job.status != "succeeded":
-                raise SystemExit(f"hosted {name}: {job.error}")
+            job = providers.follow(client, job.id)
             base = job.fine_tuned_model if name == "SFT" else base
             events = list(client.fine_tuning.jobs.list_events(job.id, limit=100))[::-1]
             history = [{"step": event.data["step"], **{
