@@ -338,7 +338,7 @@ def _form(notebook: NotebookNode) -> Iterator[str]:
     prose = " ".join(_prose(cell) for cell in own if cell.cell_type == "markdown")
     words = len(re.findall(r"\w[\w'’-]*", prose)) / sum(sizes)
     median, long = statistics.median(sizes), sizes[-(-9 * len(sizes) // 10) - 1]
-    count, core = len(cells) - tags.count("solution"), re.search(r"(?m)^\*\*Core lesson", text)
+    count, core = _count(cells), re.search(r"(?m)^\*\*Core lesson", text)
     dated = any("sources" in _tags(cell) and re.search(r"\b20\d\d\b", cell.source) for cell in cells)
     for problem, holds in {
         "the first cell does not begin with an H1": not cells or not re.match(r"# \S", cells[0].source),
@@ -354,10 +354,20 @@ def _form(notebook: NotebookNode) -> Iterator[str]:
         f"the median code cell has {median:g} lines; at most 4": median > 4,
         f"the 90th percentile of code cells has {long} lines; at most 10": long > 10,
         f"{words:.1f} words of prose per line of code; 8 to 25": not 8 <= words <= 25,
-        f"{count} cells besides solutions; a core lesson has 35 to 60": core and not 35 <= count <= 60,
+        f"{count} cells besides solutions and appendices; a core lesson has 35 to 60": core and not 35 <= count <= 60,
     }.items():  # fmt: skip
         if holds:
             yield problem
+
+
+def _count(cells: list[NotebookNode]) -> int:
+    """Cells, without solutions and without sections that are headed as appendices."""
+    count, appendix = 0, False
+    for cell in cells:
+        headings = re.findall(r"(?m)^## (\w+)", cell.source) if cell.cell_type == "markdown" else []
+        count += "solution" not in _tags(cell) and not (appendix and set(headings) <= {"Appendix"})
+        appendix = headings[-1] == "Appendix" if headings else appendix
+    return count
 
 
 def _names(code: CodeType) -> tuple[set[str], set[str]]:

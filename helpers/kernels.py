@@ -13,18 +13,20 @@ importing torch takes seconds.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import MethodType
 from typing import NamedTuple
 
 import torch
 from torch.autograd import Function
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutput
 from transformers.models.llama import modeling_llama
 
 from .decoding import rotate
+from .runtime import CourseError
 
+PARTS = ("logits", "layers", "tokens")  # of the fast passes
 STEP = 16  # lists are filled up to a multiple of this: the CPU keeps a plan for each shape
 SHORT = 512  # tokens; attention keeps its square of scores up to this width
 ROWS_OF_LOGITS = 16  # made wide at once: 3 MB, which stay in the processor's cache
@@ -301,10 +303,10 @@ def _llama_forward(model, input_ids, layout):
     return model.norm(x)
 
 
-def _loss_forward(self, input_ids, labels, num_items_in_batch=None, **unused):
+def _loss_forward(self, input_ids, labels, num_items_in_batch=None, *, listed, **unused):
     """Replaces the causal LM's `forward`: the loss, with logits only where a label is."""
     wanted = labels[:, 1:] != -100
-    if isinstance(self.base_model, modeling_llama.LlamaModel):
+    if listed:
         layout = Layout.of(input_ids, labels)
         hidden = _llama_forward(self.base_model, input_ids, layout)[layout.tokens[:, :-1][wanted]]
     else:
@@ -325,33 +327,42 @@ def _backbone_forward(self, input_ids, attention_mask=None, **unused):
     layout = Layout.of(ids, ids.masked_fill(real == 0, -100))
     hidden = layout.rows(_llama_forward(self, ids, layout))
     place = order.argsort(dim=1).clamp(max=width - 1)
-    return BaseModelOutput(hidden.gather(1, place[..., None].expand(-1, -1, hidden.shape[-1])))
+    hidden = hidden.gather(1, place[..., None].expand(-1, -1, hidden.shape[-1]))
+    return BaseModelOutputWithPast(last_hidden_state=hidden)
 
 
-def make_fast(model: PreTrainedModel, *, loss: bool = True) -> PreTrainedModel:
+def make_fast(model: PreTrainedModel, parts: Collection[str] = PARTS) -> PreTrainedModel:
     """Give a causal LM, with or without LoRA, these forward passes; its parameters stay as they are.
 
-    Every model gets the loss and the LoRA layers, Llama models also norms, gates and attention. Rows must be
-    padded on the right, as no attention mask is looked at. Once parameters were replaced, call it again.
+    Every model gets the loss and the LoRA layers, Llama models also norms, gates and attention. Once parameters were
+    replaced, call it again.
 
     Args:
-        loss: False leaves the head to TRL's DPO and GRPO trainers, which want probabilities in place of a loss, and
-            looks at the mask, as they pad on both sides. What is no Llama stays as it is then.
+        parts: what is replaced. "logits": a loss that makes logits only where a label is; rows must then be padded on
+            the right, as no attention mask is looked at. "layers": LoRA, norms and gates. "tokens": no token computed
+            twice or for nothing, attention written out. TRL's DPO and GRPO trainers go without "logits", as they want
+            probabilities in place of a loss; the mask is then looked at, as they pad on both sides.
+
+    Raises:
+        CourseError: there is no part of that name.
     """
+    if unknown := set(parts) - set(PARTS):
+        raise CourseError(f"make_fast: {', '.join(sorted(unknown))} is no part; there are {', '.join(PARTS)}.")
     base = model.get_base_model() if hasattr(model, "peft_config") else model
-    if loss:
-        base.forward = MethodType(_loss_forward, base)
-    elif isinstance(base.base_model, modeling_llama.LlamaModel):
+    listed = "tokens" in parts and isinstance(base.base_model, modeling_llama.LlamaModel)
+    if "logits" in parts:
+        base.forward = MethodType(functools.partial(_loss_forward, listed=listed), base)
+    elif listed:
         base.base_model.forward = MethodType(_backbone_forward, base.base_model)
-    else:
-        return model
     for layer in base.modules():
-        if _plain_lora(layer):
+        if listed and isinstance(layer, modeling_llama.LlamaAttention):
+            layer.forward = _attention(layer)
+        elif "layers" not in parts:
+            continue
+        elif _plain_lora(layer):
             layer.forward = _lora(layer)
         elif isinstance(layer, modeling_llama.LlamaRMSNorm):
             layer.forward = _norm(layer)
-        elif isinstance(layer, modeling_llama.LlamaAttention):
-            layer.forward = _attention(layer)
         elif isinstance(layer, modeling_llama.LlamaMLP) and base.config.hidden_act == "silu":
             layer.forward = _mlp(layer)
     return model

@@ -245,8 +245,6 @@ def learn(
         A run whose folder holds the adapter, to be put on the base model, and whose record holds `history` (for each
         step its `loss`, and what else TRL tells, such as `reward`), `seconds` and `config`.
     """
-    from transformers import PrinterCallback
-
     told = {name: inspect.getsource(value) if callable(value) else value for name, value in settings.items()}
     config = {"trainer": trainer.__name__, "start": start.folder.name, "seed": seed, **told}
     source, machine = Path(__file__).read_text(encoding="utf-8"), runtime.machine()
@@ -260,7 +258,6 @@ def learn(
         settings = {"callbacks": [_told(history, live)], "save_strategy": "no", "seed": seed} | settings
         with models.quiet():
             own = trainer(model, rows, folder, **settings)
-            own.remove_callback(PrinterCallback)
             began = time.perf_counter()
             own.train()
             seconds = time.perf_counter() - began

@@ -133,11 +133,12 @@ def small(kind: type) -> type:
         kind: `SFTTrainer`, `DPOTrainer` or `GRPOTrainer`. The last two want token probabilities in place of a loss.
     """
     import torch
+    from transformers import PrinterCallback
     from trl import SFTTrainer
 
     from . import kernels
 
-    wants_loss = issubclass(kind, SFTTrainer)
+    parts = kernels.PARTS if issubclass(kind, SFTTrainer) else ("layers", "tokens")
 
     class Small(kind):
         def __init__(self, model, **arguments):
@@ -146,7 +147,8 @@ def small(kind: type) -> type:
             for name, parameter in self.model.named_parameters():
                 if ".ref." in name:  # TRL's copy of the adapter, which peft makes in float32
                     parameter.data = parameter.data.to(self.model.dtype)
-            kernels.make_fast(self.model, loss=wants_loss)
+            kernels.make_fast(self.model, parts)
+            self.remove_callback(PrinterCallback)  # its lines would bury the curve
 
         def create_optimizer(self, model=None):
             if self.optimizer is None:
@@ -166,7 +168,7 @@ def small(kind: type) -> type:
                 self.model.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
             for name, parameter in self.model.named_parameters():  # peft loads adapters in float32
                 parameter.data = parameter.data.to(kept[name])
-            kernels.make_fast(self.model, loss=wants_loss)  # peft has put new parameters in
+            kernels.make_fast(self.model, parts)  # peft has put new parameters in
 
         def _save_checkpoint(self, model, trial):
             super()._save_checkpoint(model, trial)
@@ -427,10 +429,6 @@ def _train(part, run_key, rows, held_out, model, config, save_steps, callbacks, 
             eval_dataset=evaluation, tokens_at_once=plan["micro_batch_tokens"],
             callbacks=[_course_callback(curve, history), *callbacks],
         )  # fmt: skip
-        for noisy in ("PrinterCallback", "ProgressCallback"):
-            for callback in list(trainer.callback_handler.callbacks):
-                if type(callback).__name__ == noisy:
-                    trainer.remove_callback(callback)
         began = time.perf_counter()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         seconds = time.perf_counter() - began

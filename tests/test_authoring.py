@@ -532,13 +532,20 @@ KEYS = ["sk-" + "a" * 20, "hf_" + "b" * 30, "gh" + "p_" + "c" * 36, "AKIA" + "D"
         (added(6, "", *["\n\n".join(["a = 1"] * 11)] * 2), "90th percentile of code cells has 11 lines"),
         (added(6, "", *["a = 1"] * 20), "words of prose per line of code; 8 to 25"),
         (added(6, "", "#: " + "word " * 500), "words of prose per line of code; 8 to 25"),
-        (changed(2, "card with", "**Core lesson** ·"), "16 cells besides solutions; a core lesson"),
+        (changed(2, "card with", "**Core lesson** ·"), "16 cells besides solutions and appendices; a core lesson"),
     ],
 )  # fmt: skip
 def test_lint_finds(defect, problem):
     source = master()
     defect(source)
     assert any(problem in found for found in authoring.lint(source)), authoring.lint(source)
+
+
+def test_cells_of_an_appendix_do_not_count_against_a_core_lessons_length():
+    source = master()
+    changed(2, "card with", "**Core lesson** ·")(source)
+    added(14, "", "#: ## Appendix: more", *["a = 1"] * 60)(source)
+    assert any("16 cells besides solutions and appendices" in found for found in authoring.lint(source))
 
 
 def test_lint_names_the_path_of_this_machine_wherever_the_repository_lies(monkeypatch, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from helpers import data, kernels, models, training
+from helpers.runtime import CourseError
 
 
 def rows(count: int) -> list[dict]:
@@ -101,6 +102,21 @@ def test_the_layout_lists_a_common_beginning_once_and_leaves_out_what_no_label_n
 def test_loss_and_gradients_are_those_of_transformers(rank, count, short, tokenizer, monkeypatch):
     if not short:
         monkeypatch.setattr(kernels, "SHORT", 0)
+    _agrees(kernels.PARTS, rank, count, tokenizer)
+
+
+@pytest.mark.parametrize("parts", [("logits",), ("layers",), ("tokens",), ("logits", "layers"), ("layers", "tokens")])
+def test_each_part_is_exact_without_the_others(parts, tokenizer):
+    _agrees(parts, 4, 3, tokenizer)
+
+
+def test_a_part_that_is_unknown_is_named():
+    with pytest.raises(CourseError, match="speed is no part; there are logits, layers, tokens"):
+        kernels.make_fast(models.tiny_model(), ["speed"])
+
+
+def _agrees(parts, rank, count, tokenizer):
+    """The loss and the gradients of a model with these parts are those of one without."""
     plain, fast = (models.trainable(models.tiny_model(), rank) for _ in range(2))
     for name, parameter in plain.named_parameters():
         if "lora_B" in name:  # begins at zero, which would hide A's gradient
@@ -111,7 +127,7 @@ def test_loss_and_gradients_are_those_of_transformers(rank, count, short, tokeni
     lengths = torch.tensor([[len(row["input_ids"])] for row in encoded])
     mask = (torch.arange(batch["input_ids"].shape[1])[None] < lengths).long()
     expected = plain(**batch, attention_mask=mask).loss
-    loss = kernels.make_fast(fast)(**batch).loss
+    loss = kernels.make_fast(fast, parts)(**batch, attention_mask=mask).loss
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     expected.backward(), loss.backward()
     for (name, a), (_, b) in zip(plain.named_parameters(), fast.named_parameters(), strict=True):
