@@ -162,9 +162,10 @@ class _Local:
     @property
     def client(self) -> OpenAI:
         """The official OpenAI client, with this server's address and key."""
-        from openai import OpenAI
+        from openai import DefaultHttpx2Client, OpenAI
 
-        return OpenAI(base_url=f"{self.address}/v1", api_key=self.api_key)
+        direct = DefaultHttpx2Client(trust_env=False)  # no proxy leads to this machine
+        return OpenAI(base_url=f"{self.address}/v1", api_key=self.api_key, http_client=direct)
 
     def stop(self) -> None:
         """End it."""
@@ -219,9 +220,10 @@ class Engine(_Local):
     def _wait(self) -> None:
         """Until it says of itself that it is ready: a port that is open may still have no model behind it."""
         deadline = time.monotonic() + READY_SECONDS
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                with urllib.request.urlopen(f"{self.address}/health", timeout=5):
+                with direct.open(f"{self.address}/health", timeout=5):
                     return
             except OSError:
                 time.sleep(0.1)

@@ -29,3 +29,12 @@ def runs_folder(tmp_path, monkeypatch):
     """An empty runs folder for one test."""
     monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "runs"))
     return tmp_path / "runs"
+
+
+@pytest.fixture
+def proxied(monkeypatch):
+    """A machine that is told to send everything through a proxy, which is down."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)

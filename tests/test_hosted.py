@@ -77,11 +77,7 @@ def test_a_cell_that_is_run_again_gets_the_server_that_it_started(server):
     assert server.process.poll() is None
 
 
-def test_a_proxy_of_the_machine_does_not_come_between_client_and_practice_server(server, monkeypatch):
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
+def test_a_proxy_of_the_machine_does_not_come_between_client_and_practice_server(server, proxied):
     for provider in ("practice", "azure"):
         assert providers.connect(provider, server, model="any").client.models.list().data
     assert providers.management(server)("GET") == {"value": []}

@@ -104,6 +104,11 @@ def test_the_official_client_is_answered_by_the_name_that_was_given(engine):
     assert told.usage.completion_tokens == 4 and told.choices[0].finish_reason == "length"
 
 
+def test_a_proxy_of_the_machine_does_not_come_between_client_and_engine(file, proxied):
+    with serving.Engine(file, "tiny") as engine:
+        assert [model.id for model in engine.client.models.list()] == ["tiny"]
+
+
 def test_without_its_key_the_engine_answers_nobody_and_shows_nobodys_questions(engine):
     from openai import AuthenticationError, OpenAI
 
