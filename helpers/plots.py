@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 6.5, 3.2  # inches: fits a notebook's column and a phone's screen
 LOSS = "loss per answer token"
+QUANTITIES = {"supervised": LOSS, "dpo": "loss per pair", "reinforcement": "reward (mean of the step)"}
 COLOURS = {"train": "#3b6ea5", "validation": "#d1603d", "quiet": "#9aa3ad"}
 
 

@@ -299,9 +299,8 @@ def _told(history: list[dict], live: bool) -> TrainerCallback:
             values = {name: float(logs[name]) for name in wanted if name in logs}
             history.append({"step": state.global_step, "epoch": round(state.epoch or 0, 3), **values})
             if live:
-                shown = "reward" if "reward" in values else "loss"
-                unit = {"reward": "reward (mean of the step)", "loss": "loss per pair"}[shown]
-                self.curve = self.curve or plots.LiveCurve(state.max_steps, quantity=unit)
+                shown, method = ("reward", "reinforcement") if "reward" in values else ("loss", "dpo")
+                self.curve = self.curve or plots.LiveCurve(state.max_steps, quantity=plots.QUANTITIES[method])
                 steps = [{"step": step["step"], "loss": step[shown]} for step in history]
                 self.curve.update(steps, state.global_step, last=state.global_step == state.max_steps)
 

@@ -5,6 +5,7 @@ The translations are functions of their arguments alone; only the hosted service
 
 from __future__ import annotations
 
+import base64
 import copy
 import datetime
 import json
@@ -338,8 +339,8 @@ OFFERS = (  # what each service allows, and on which day that was read
     {
         "provider": "azure", "who may start a job": "who has a subscription (gpt-4.1-mini: until 2027-04-14)",
         "a tuned model answers": "once it is deployed, by the hour", "until": "2027-10-14 (gpt-4.1-mini)",
-        "read on": "2026-09-02",
-        "source": "learn.microsoft.com: Foundry, model retirement schedule",
+        "read on": "2026-11-24",
+        "source": "learn.microsoft.com: Foundry, model retirement schedule (page of 2026-09-02)",
     },
 )  # fmt: skip
 _MODEL, _KEYS = "gpt-4.1-mini-2025-04-14", {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
@@ -435,7 +436,7 @@ def upload(client: OpenAI, rows: Sequence[dict], name: str) -> str:
 
 
 def follow(client: OpenAI, job: str, every: float = 1.0) -> FineTuningJob:
-    """Watch a job to its end: what the service tells is printed, the losses draw themselves.
+    """Watch a job to its end: what the service tells is printed, the losses draw themselves (or the rewards).
 
     Watching changes nothing: stop it, restart the kernel, call it again with the same id, and it tells
     all from the beginning.
@@ -463,8 +464,10 @@ def follow(client: OpenAI, job: str, every: float = 1.0) -> FineTuningJob:
             told.add(event.id)
             metrics = dict(event.data or {})
             if "train_loss" in metrics:
-                losses.append({"step": metrics["step"], "loss": metrics["train_loss"]})
-                curve = curve or plots.LiveCurve(metrics["total_steps"], state.model)
+                shown = metrics.get("train_mean_reward", metrics["train_loss"])
+                losses.append({"step": metrics["step"], "loss": shown})
+                quantity = plots.QUANTITIES[state.method.type if state.method else "supervised"]
+                curve = curve or plots.LiveCurve(metrics["total_steps"], state.model, quantity=quantity)
             else:
                 print(event.message)
         if curve and (news or ended):
@@ -476,6 +479,12 @@ def follow(client: OpenAI, job: str, every: float = 1.0) -> FineTuningJob:
         reason = f": {state.error.message}" if state.error and state.error.message else "."
         raise CourseError(f"The job {job} has {state.status}{reason}" if reason != "." else f"{job}: {state.status}.")
     return state
+
+
+def result(client: OpenAI, job: FineTuningJob) -> str:
+    """The text of a job's result file, CSV. OpenAI hands it out in base64, which has no comma (seen 2024 to 2026)."""
+    text = client.files.content(job.result_files[0]).text
+    return text if "," in text else base64.b64decode(text).decode()
 
 
 def _held_out(checkpoints: Any) -> list[dict[str, float]]:

@@ -31,6 +31,7 @@ def with_settings(**settings):
 
 @pytest.mark.parametrize(
     "answer", [request, deprecated, lambda *given: request(*given, metadata={"why": "more rows"}),
+               lambda *given: request(*given, suffix="recipes-week-2"),
                with_settings(n_epochs=3, learning_rate_multiplier=0.5, batch_size="auto")],
 )  # fmt: skip
 def test_a_request_with_all_that_was_asked_for_is_right(answer):
@@ -154,6 +155,11 @@ def test_a_plan_that_answers_the_five_questions_is_right(tmp_path):
         (PLAN.replace("delete", "keep"), "deleted"),
         (PLAN.replace("USD", "tokens"), "would cost"),
         (PLAN.replace("2026-08-11", "today"), "day"),
+        (
+            "OpenAI. 30 rows, three epochs: about 0.10 USD at the prices of 7 May 2026. Afterwards delete model and "
+            "file; somebody else in the team will look at it again in a while.",
+            "may leave the house",
+        ),
         ("We will use OpenAI.", "A few lines"),
         (42, "A few lines"),
         ([], "A few lines"),

@@ -124,6 +124,15 @@ def never_truncated(folder, since):
     return "stale" if (folder / "adapter_model.safetensors").stat().st_mtime < since else "complete"
 
 
+def without_try(folder, since):
+    weights = folder / "adapter_model.safetensors"
+    if not weights.exists():
+        return "id-only"
+    if weights.stat().st_size != autotrain.safetensors_bytes(weights):
+        return "truncated"
+    return by_hand(folder, since)
+
+
 def turned_round(folder, since):
     return {"stale": "complete", "complete": "stale"}.get(by_hand(folder, since), by_hand(folder, since))
 
@@ -135,6 +144,7 @@ def turned_round(folder, since):
         (any_file, "before any step"),
         (never_stale, "an earlier run's"),
         (never_truncated, "That a file exists is not enough"),
+        (without_try, "cut off within its header"),
         (turned_round, "A fresh adapter was called stale"),
         (lambda folder, since: "good", "return one of"),
         (lambda folder, since: True, "return one of"),

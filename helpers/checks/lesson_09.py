@@ -143,13 +143,13 @@ def rows_that_fit(function: Callable) -> str:
         if given > right:
             much = f"{total(int(given)):.1f} GiB"
             raise Wrong(
-                f"{told}: not one row fits, the weights alone are too much; you gave {given:g}."
+                f"{told}: not one row fits, weights and optimizer alone are too much; you gave {given:g}."
                 if right == 0
                 else f"{told}: {given:g} rows would take {much}. The last one that fits is {right}."
             )
         if given < right:
             raise Wrong(f"{told}: {given:g} is safe, but {right} rows fit as well, with {total(right):.1f} GiB.")
-    return "Right for four models, the one that does not fit at all among them."
+    return "Right in four cases, the one in which not a single row fits among them."
 
 
 # --- 09-4: your own plan ---------------------------------------------------------------------------

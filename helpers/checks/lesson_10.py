@@ -57,9 +57,10 @@ def _request(function: Callable, model: str, rows: str, exam: str) -> str:
     for name, wanted in (("model", model), ("training_file", rows), ("validation_file", exam)):
         if request.get(name) != wanted:
             raise Wrong(f"{name} is {request.get(name)!r:.60}; the function was given {wanted!r} for it.")
-    for name, wanted in (("seed", 7), ("suffix", "week-2")):
-        if request.get(name) != wanted:
-            raise Wrong(f"{name} is {request.get(name)!r:.40}, not {wanted!r}.")
+    if request.get("seed") != 7:
+        raise Wrong(f"seed is {request.get('seed')!r:.40}, not 7.")
+    if "week-2" not in str(request.get("suffix")):
+        raise Wrong(f"suffix is {request.get('suffix')!r:.40}: the model's name would not hold 'week-2'.")
     if "learning_rate" in settings:
         raise Wrong("A hosted service does not take a learning rate: `learning_rate_multiplier` scales its own.")
     for name, wanted in _WANTED.items():
@@ -128,8 +129,8 @@ _PARTS = {
         r"no provider|at home|local"
     ),
     "whether the rows may leave the house, and who says so": (
-        r"\bmay\b|must not|allowed|permi|consent|contract|personal|private|confidential|privacy|gdpr|licen[cs]e|public|"
-        r"leave|stay"
+        r"(?<!\d )(?<!in )\bmay\b(?! \d)|must not|allowed|permi|consent|contract|personal|private|confidential|privacy|"
+        r"gdpr|licen[cs]e|public|leave|stay"
     ),
     "what the training would cost (0 USD is an amount)": (
         r"[$€£]\s*\d|\d[\d.,]*\s*(usd|eur|gbp|chf|dollars?|euros?|cents?)"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ..exercises import Unscored, Wrong, checker, written
@@ -58,7 +59,10 @@ KINDS = ("complete", "truncated", "stale", "id-only")
 
 
 def _adapter(folder: Path, chance: random.Random, cut: int = 0, age: float = 0.0) -> None:
-    """A folder as a training leaves it: weights of a few bytes with a true header, and what belongs to them."""
+    """A folder as a training leaves it: weights of a few bytes with a true header, and what belongs to them.
+
+    Of the weights the last `cut` bytes are missing; below zero, part of the header as well.
+    """
     tensors, end = {}, 0
     for layer in range(chance.randint(1, 6)):
         size = 4 * chance.randint(8, 60)
@@ -68,29 +72,37 @@ def _adapter(folder: Path, chance: random.Random, cut: int = 0, age: float = 0.0
         end += size
     header = json.dumps({"__metadata__": {"format": "pt"}, **tensors}).encode()
     whole = len(header).to_bytes(8, "little") + header + bytes(end)
-    (folder / "adapter_model.safetensors").write_bytes(whole[: len(whole) - cut])
+    (folder / "adapter_model.safetensors").write_bytes(whole[:40] if cut < 0 else whole[: len(whole) - cut])
     config = {"peft_type": "LORA", "r": 16, "base_model_name_or_path": "models/base"}
     (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     for file in folder.iterdir():
         os.utime(file, (time.time() - age,) * 2)
 
 
-def _make(kind: str, folder: Path, chance: random.Random) -> None:
+def _make(kind: str, folder: Path, chance: random.Random, cuts: Iterator[int]) -> None:
     folder.mkdir()
     if kind != "id-only":
-        cut = chance.choice([1, 16, 30]) if kind == "truncated" else 0
+        cut = next(cuts) if kind == "truncated" else 0
         _adapter(folder, chance, cut, chance.choice([900, 86_400]) if kind == "stale" else 0)
     (folder / "training_params.json").write_text('{"project_name": "recipes"}', encoding="utf-8")
 
 
 @checker("12-3")
 def my_judge(function: Callable) -> str:
-    chance = random.Random(123)
+    chance, cuts = random.Random(123), itertools.cycle([1, 16, 30, -1])
     with tempfile.TemporaryDirectory() as scratch:
         for number, kind in enumerate([*KINDS * 4]):
             folder, since = Path(scratch) / f"run-{number}", time.time() - 60
-            _make(kind, folder, chance)
-            got = function(folder, since)
+            _make(kind, folder, chance, cuts)
+            try:
+                got = function(folder, since)
+            except ValueError as error:
+                if kind != "truncated":
+                    raise
+                raise Wrong(
+                    "A file that is cut off within its header stopped it: safetensors_bytes raises a ValueError "
+                    f"then ({str(error)[:80]}), and the folder is truncated."
+                ) from None
             if isinstance(got, Mapping | list | tuple) or got is None or isinstance(got, bool):
                 raise Wrong(f"It gave {got!r:.60}: return one of {', '.join(KINDS)}.")
             told = str(getattr(got, "kind", got)).strip().lower().replace(" ", "-").replace("_", "-")

@@ -65,7 +65,7 @@ def advantages(function: Callable) -> str:
                 raise Wrong("The mean is taken off; now divide by the group's standard deviation.")
             spreads = (statistics.pstdev(rewards), statistics.stdev(rewards))
             if any(all(abs(a - r / s) < 5e-3 for a, r in zip(given, rewards, strict=True)) for s in spreads):
-                raise Wrong("Take the group's mean off first: half of the tries have to come out below nothing.")
+                raise Wrong("Take the group's mean off first: some of the tries have to come out below nothing.")
             raise Wrong(f"Of {rewards} it made {[round(a, 2) for a in given]}; their mean has to be 0, their spread 1.")
     for same in ([0.7] * 4, [0.1, 0.1, 0.1]):  # the mean of these is not exactly 0.1
         try:
@@ -106,7 +106,7 @@ def cheat(function: Callable) -> str:
         raise Wrong(
             f"{told}, but its F1 is {statistics.mean(worth):.2f}: too honest. What does the reward not ask for?"
         )
-    return f"{told}, and its F1 is {statistics.mean(worth):.2f}. You have found in a minute what training finds, too."
+    return f"{told}, and its F1 is {statistics.mean(worth):.2f}. You have gone in a minute further than training goes."
 
 
 # --- 15-5: a reward without answers --------------------------------------------------------------
@@ -162,7 +162,7 @@ def reward(function: Callable) -> str:
                 f"The cheat “{what}” earns {statistics.mean(false):.2f}, the right answer {statistics.mean(true):.2f}; "
                 f"in {len(rows) - beaten} of {len(rows)} recipes it does as well or better."
             )
-    return f"None of {len(CHEATS)} cheats earns as much as the right answer. Which one did we not think of?"
+    return f"On nearly every recipe the right answer earns more than each of {len(CHEATS)} cheats. Which is missing?"
 
 
 # --- 15-6: for my_task ---------------------------------------------------------------------------

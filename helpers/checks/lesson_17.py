@@ -39,6 +39,10 @@ _LOGS = (
         _lines(("spring", "xxxxxxxx"), ("summer", "vvvv"), ("spring", "vvvvvvvv")), False,
         "Look at the *last* eight of the version: it was rolled back to, and is fine now.",
     ),
+    (
+        _lines(("spring", "vvvxxx"), ("summer", "vv"), ("spring", "xxxx")), True,
+        "Seven of the last eight of this version are invalid; two answers of another one stand between them.",
+    ),
     (_lines(("spring", "vxvxvxvx")), False, "Four of eight are half, not *more* than half."),
     (_lines(("spring", "vvvxxxxx")), True, "Five of eight are more than half."),
 )  # fmt: skip
@@ -94,6 +98,10 @@ _GATED = (
     ),
     (_report("a slow win", _share(8), seconds=1.5), False, "a clear win at three times the seconds."),
     (_report("an invalid win", _share(9), invalid=15), False, "a higher F1 with a quarter of the answers no JSON."),
+    (_report("a little slower", _share(8), seconds=0.7), True, "a clear win, not half as slow again. It was blocked."),
+    (_report("too slow", _share(8), seconds=0.9), False, "a clear win that takes more than half as long again."),
+    (_report("a few invalid", _share(8), invalid=3), True, "a clear win, a twentieth less valid. It was blocked."),
+    (_report("too invalid", _share(9), invalid=9), False, "a clear win that loses more than a tenth of valid JSON."),
 )  # fmt: skip
 
 
