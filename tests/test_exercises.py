@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -104,3 +106,35 @@ def test_a_quiz_has_four_questions_one_right_answer_each_and_feedback_on_all(pat
         assert all(len(answer["feedback"].strip()) > 20 for answer in question["answers"])
     places = {[a["correct"] for a in question["answers"]].index(True) for question in questions}
     assert len(places) >= (2 if path.stem == "quiz_00" else 3)
+
+
+# --- the lessons' own stubs ------------------------------------------------------------------------
+
+
+def stubs_and_checks(master):
+    """The code of each exercise as learners get it, and the statements that check it."""
+    stubs = []
+    for cell in master.cells:
+        tags = cell.metadata.get("tags", [])
+        if "exercise" in tags:
+            stubs.append(cell.source)
+        elif "check" in tags:
+            checks = [statement for statement in ast.parse(cell.source).body if "exercises." in ast.unparse(statement)]
+            if checks:
+                yield "\n".join(stubs), ast.unparse(checks)
+            stubs = []
+
+
+@pytest.mark.parametrize("path", authoring.masters(), ids=lambda path: path.stem)
+def test_a_stub_as_it_stands_in_its_lesson_is_open(path, runs_folder):
+    said = []
+    spy = SimpleNamespace(
+        check=lambda *answers: said.append(exercises.check(*answers)),
+        predict=lambda *answers: said.append(exercises.predict(*answers)),
+    )
+    for stub, check in stubs_and_checks(authoring.read(path)):
+        names = {node.id: None for node in ast.walk(ast.parse(check)) if isinstance(node, ast.Name)}
+        space = names | {"exercises": spy, "display": lambda *shown: None}
+        exec(stub, space)
+        exec(check, space)
+    assert said and {one.status for one in said} == {"open"}
