@@ -117,7 +117,7 @@ def predict(exercise: str, guess: Any) -> Feedback:
     known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if guess is ...:
         return Feedback(exercise, "open", "Write down a guess first: being wrong is how it sticks.")
-    known.setdefault(exercise, repr(guess)[:200])
+    known.setdefault(exercise, repr(guess)[:2000])
     runtime.atomic_write(file, json.dumps(known, indent=1, ensure_ascii=False))
     return Feedback(exercise, "unscored", f"Recorded: {known[exercise]}. Run on and compare.")
 

@@ -67,6 +67,11 @@ def in_plain_python(rows):
     return scores[50], scores[-51]
 
 
+def ninety(rows):
+    scores = sorted(evaluation.f1(random.choices(rows, k=len(rows))) for _ in range(2000))
+    return scores[100], scores[-101]
+
+
 def with_numpy(rows):
     draws = np.random.default_rng(1).integers(0, len(rows), (1000, len(rows)))
     return np.percentile([evaluation.f1([rows[i] for i in draw]) for draw in draws], [2.5, 97.5])
@@ -109,6 +114,7 @@ def test_a_bootstrap_is_right_however_it_is_written(answer):
         (averaged, "one F1 per row"),
         (shuffled, "replacement"),
         (few_rows, "Too wide"),
+        (lambda rows: ninety(rows), "middle ninety of a hundred"),
         (lambda rows: tuple(reversed(in_plain_python(rows))), "lower end"),
         (lambda rows: [100 * x for x in in_plain_python(rows)], "between 0 and 1"),
         (lambda rows: [x + 0.2 for x in in_plain_python(rows)], "is not in it"),

@@ -96,6 +96,11 @@ def test_two_answers_joined_are_not_judged():
     assert status == "unscored" and "joined" in text
 
 
+def test_leaving_out_the_recipe_with_two_answers_can_be_defended():
+    status, text = said("06-1", lambda records: [row for row in to_chat(records) if "Plain Scones" not in str(row)])
+    assert status == "unscored" and "two answers" in text
+
+
 @pytest.mark.parametrize(
     "how, word",
     [

@@ -95,6 +95,8 @@ def to_iso(function: Callable) -> str:
             got = _iso(function(text))
         except Wrong:
             raise
+        except NameError as error:
+            raise Wrong(f"It stopped: {error}. Is an import missing?") from None
         except Exception as error:  # rules that break off are worse than rules that say none
             raise Wrong(
                 f"For {text!r} it stopped with {type(error).__name__}: say 'none' where you are unsure."

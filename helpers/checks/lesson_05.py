@@ -146,7 +146,8 @@ def revised(answer: Any) -> str:
 _PARTS = {
     "an amount of money": r"[$€£¥]\s*\d|\d\s*[$€£¥]|\d[\d,. ]*\s*(usd|eur|gbp|chf|dollars?|euros?|pounds?|cents?)\b",
     "how many requests": (
-        r"\d[\d,. ]*\s*([\w-]+\s+){0,2}(requests?|mails?|questions?|texts?|orders?|calls?|documents?)\b"
+        r"\d[\d,. ]*\s*([\w-]+\s+){0,2}(requests?|(e-?)?mails?|messages?|questions?|tickets?|texts?|orders?|"
+        r"recipes?|invoices?|queries|chats?|calls?|documents?)\b"
     ),
     "a time: per month, in a year": r"month|year|week|\bday",
     "against which opponent": r"against|versus|\bvs\b|than|instead of|opponent|compared|break.?even",

@@ -57,6 +57,10 @@ def to_chat(function: Callable) -> str:
     for question, names in wanted.items():
         title, *lines = question.split("\n- ")
         mine = [row for row in rows if title in _asked(row)]
+        if not mine and len(names) > 1:
+            raise Unscored(
+                f"You left out {title!r}, which has two answers. That can be defended; here we keep the first."
+            )
         if not mine:
             raise Wrong(f"{title!r} is lost, and its labels were good: only records without names have to go.")
         if not all(line in _asked(mine[0]) for line in lines):

@@ -141,7 +141,8 @@ def is_it_better(function) -> str:
 NUMBER = r"[-+−]?\d*[.,]?\d+\s*%?"
 PARTS = {
     "against which opponent": r"\b(against|versus|vs|than|compared|baseline|opponent)\b",
-    "on how many rows": r"\d+(\s+[\w-]+){0,3}\s+(rows|examples|cases|items|questions|recipes)\b|\bn\s*=\s*\d+",
+    "on how many rows": r"\d+(\s+[\w-]+){0,3}\s+(rows|examples|cases|items|questions|recipes|(e-?)?mails?|"
+    r"messages?|orders?|tickets?|texts?|documents?)\b|\bn\s*=\s*\d+",
     "an interval, as in -0.01 to 0.13": (
         rf"{NUMBER}\s*(to|and|–|—|-|;|…|\.\.+)\s*{NUMBER}|[\[(]\s*{NUMBER}\s*,\s*{NUMBER}\s*[\])]"
     ),
@@ -154,9 +155,9 @@ def my_verdict(text) -> str:
     wanted = "A few lines of text: systems, rows, difference and interval, verdict, what it does not show."
     text = written(text, 12, wanted)
     plain = re.sub(r"\b95\s*%", " ", text.lower()[:5_000])
-    if re.search(r"not (yet )?measured|no numbers yet|not yet run", plain):
-        raise Unscored("An honest state. Add what you would have to measure, on how many rows, and come back.")
     missing = [part for part, pattern in PARTS.items() if not re.search(pattern, plain)]
+    if missing and re.search(r"not (yet )?measured|no numbers yet|not yet run", plain):
+        raise Unscored("An honest state. Add what you would have to measure, on how many rows, and come back.")
     told = "; ".join(missing)
     if missing and len(re.findall(r"\d+", plain)) >= 3 and len(plain.split()) >= 40:
         raise Unscored(f"It may well be a verdict, but this check did not find: {told}. Judge for yourself.")
