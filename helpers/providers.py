@@ -482,7 +482,8 @@ def follow(client: OpenAI, job: str, every: float = 1.0) -> FineTuningJob:
 
 
 def result(client: OpenAI, job: FineTuningJob) -> str:
-    """The text of a job's result file, CSV. OpenAI hands it out in base64, which has no comma (seen 2024 to 2026)."""
+    """The text of a job's result file, CSV. OpenAI hands it out in base64, which has no comma
+    (github.com/xing61/zzz-api/issues/21, June 2024)."""
     text = client.files.content(job.result_files[0]).text
     return text if "," in text else base64.b64decode(text).decode()
 

@@ -5,6 +5,7 @@ The official client, the practice server and the real small model throughout; th
 
 from __future__ import annotations
 
+import base64
 import datetime
 import getpass
 import os
@@ -194,6 +195,14 @@ def test_a_watched_job_ends_with_a_model_that_can_be_asked(practice, job):
         model=job.fine_tuned_model, messages=data.prompt(data.load("validation")[0]), max_tokens=3
     )
     assert said.model == job.fine_tuned_model and said.usage.completion_tokens <= 3
+
+
+def test_a_result_file_is_read_as_it_is_and_as_openai_encodes_it(practice, job):
+    text = providers.result(practice.client, job)
+    assert text.startswith("step,train_loss")
+    encoded = base64.b64encode(text.encode())
+    sent = practice.client.files.create(file=("metrics.csv", encoded), purpose="user_data").id
+    assert providers.result(practice.client, SimpleNamespace(result_files=[sent])) == text
 
 
 def test_a_job_can_be_watched_again_with_its_id_alone_and_tells_all_from_the_beginning(practice, job, capsys):
