@@ -358,6 +358,7 @@ def test_nothing_is_written_while_something_is_missing(tmp_path, notebook, runs_
 # --- the lesson -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_cells_run_for_the_other_two_tasks_and_decide_against_tuning(tmp_path):
     cells = [c.source for c in authoring.read(ROOT / "solutions" / "19-capstone.ipynb").cells if c.cell_type == "code"]
     script = tmp_path / "cells.py"
