@@ -60,11 +60,7 @@ def test_a_wrong_alarm_is_explained(answer, word):
 # --- 17-3: a gate --------------------------------------------------------------------------------------
 
 
-def gate(candidate, current):
-    return loose(candidate, current)
-
-
-def loose(candidate, current, fallen=0.1, slower=1.5):
+def gate(candidate, current, fallen=0.1, slower=1.5):
     a, b = candidate.metrics, current.metrics
     better = evaluation.compare(candidate, current).verdict == "better"
     return better and a["valid_json"] >= b["valid_json"] - fallen and a["seconds"] <= slower * b["seconds"]
@@ -92,10 +88,10 @@ def test_a_gate_that_asks_for_all_three_is_right(answer):
         (lambda a, b: evaluation.compare(a, b).verdict, "every text counts as true"),
         (lambda a, b: evaluation.compare(a, b).verdict == "better", "three times the seconds"),
         (lambda a, b: gate(a, b) or (evaluation.compare(a, b).low > 0 and a.metrics["seconds"] < 1), "no JSON"),
-        (lambda a, b: loose(a, b, slower=2.5), "more than half as long again"),
-        (lambda a, b: loose(a, b, fallen=0.2), "more than a tenth of valid JSON"),
-        (lambda a, b: loose(a, b, fallen=0.0), "a twentieth less valid"),
-        (lambda a, b: loose(a, b, slower=1.2), "not half as slow again"),
+        (lambda a, b: gate(a, b, slower=2.5), "more than half as long again"),
+        (lambda a, b: gate(a, b, fallen=0.2), "more than a tenth of valid JSON"),
+        (lambda a, b: gate(a, b, fallen=0.0), "a twentieth less valid"),
+        (lambda a, b: gate(a, b, slower=1.2), "not half as slow again"),
         (lambda a, b: gate(b, a), "blocked"),
         (lambda a, b: False, "blocked"),
         (lambda a, b: True, "lower F1"),

@@ -30,7 +30,7 @@ def execute(path, times: int = 1, keep: str = "") -> None:
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in code:
         cell.id, cell.outputs = cell.id, []
-    code.append(nbformat.v4.new_code_cell(keep))
+    code += [nbformat.v4.new_code_cell(keep)] if keep else []
     notebook.cells = [nbformat.v4.new_code_cell(c.source, metadata=c.metadata) for _ in range(times) for c in code]
     NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(path.parent)}}).execute(
         env={**os.environ, "MPLBACKEND": "agg"}

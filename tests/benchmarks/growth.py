@@ -24,8 +24,8 @@ from helpers import data, models, plots, runtime, training  # noqa: E402
 
 FILE = Path(__file__).with_suffix(".json")
 USUAL = {"rows": 48, "length": 128, "batch": 8, "rank": 16, "model": "135M"}
-MODELS = {  # as in the published SmolLM2 family; the first is the second cut in half
-    "68M": {"num_hidden_layers": 15},
+MODELS = {  # as in the published SmolLM2 family; the first has half the layers of the second
+    "81M": {"num_hidden_layers": 15},
     "135M": {},
     "360M": {
         "hidden_size": 960, "intermediate_size": 2560, "num_hidden_layers": 32, "num_attention_heads": 15,
