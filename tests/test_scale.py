@@ -25,7 +25,8 @@ run = training.fine_tune(
     data.load("train")[:16], model=models.tiny_model().to(runtime.machine().device), epochs=2, batch_size=2,
     learning_rate=1e-2, save_steps=3, callbacks=[Accident()], live=False, seed=4,
 )
-print("same run in process", runtime.process()[0], run.folder.name)
+# one write: two processes share the pipe, and pieces of their lines could mix
+print(f"same run in process {{runtime.process()[0]}} {{run.folder.name}}\\n", end="", flush=True)
 """
 
 
