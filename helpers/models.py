@@ -59,9 +59,11 @@ def fetch() -> Path:
     if wish and not is_file:
         return _from_hub(wish)
     folder = runtime.home() / "models" / f"smollm2-135m-instruct-{GGUF_SHA256[:8]}"
+    if (folder / "manifest.json").is_file() and not corrupted(folder):
+        return folder
     with runtime.lock("model"):
         if (folder / "manifest.json").is_file():
-            broken = corrupted(folder)
+            broken = corrupted(folder)  # again: another process may have made it meanwhile
             if not broken:
                 return folder
             print(f"The model on disk is damaged ({', '.join(broken)}): making it anew.")

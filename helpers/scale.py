@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -51,6 +52,8 @@ def launch(script: str, folder: Path | str, processes: int = 2, seconds: float =
     Raises:
         CourseError: they did not end in time.
     """
+    import psutil
+
     folder = Path(folder).resolve()
     runtime.atomic_write(folder / "train.py", script)
     environment = {
@@ -68,16 +71,22 @@ def launch(script: str, folder: Path | str, processes: int = 2, seconds: float =
     command += ["--num_processes", str(processes), "--main_process_port", "0", "--mixed_precision", "no"]
     command += ["--dynamo_backend", "no", "train.py"]
     began = time.perf_counter()
+    ended = subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        encoding="utf-8", errors="replace",
+    )  # fmt: skip
     try:
-        ended = subprocess.run(
-            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds,
-            encoding="utf-8", errors="replace",
-        )  # fmt: skip
+        told, _ = ended.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
+        family = psutil.Process(ended.pid).children(recursive=True)  # the launcher alone would leave them behind
+        for one in (ended, *family):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        ended.communicate()
         raise CourseError(f"{processes} processes did not end within {seconds:.0f} s: they were stopped.") from None
     made = sorted(folder.glob("runs/*/record.json"), key=lambda record: record.stat().st_mtime)
     run = runs.Run(made[-1].parent, json.loads(made[-1].read_text(encoding="utf-8"))) if made else None
-    return Launched(ended.returncode, time.perf_counter() - began, ended.stdout, run)
+    return Launched(ended.returncode, time.perf_counter() - began, told, run)
 
 
 def _gpus() -> int:

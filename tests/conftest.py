@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import os
+
+import hypothesis
 import matplotlib
 import pytest
 
 matplotlib.use("agg")
+hypothesis.settings.register_profile("course", deadline=None)  # a machine may be busy for a moment
+hypothesis.settings.load_profile("course")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def straight_to_this_machine():
+    """Clients that tests make themselves find a server here past any proxy; `proxied` takes this away."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("NO_PROXY", "no_proxy"):
+            patch.setenv(name, ",".join(filter(None, (os.environ.get(name), "127.0.0.1", "localhost"))))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +43,20 @@ def runs_folder(tmp_path, monkeypatch):
     """An empty runs folder for one test."""
     monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "runs"))
     return tmp_path / "runs"
+
+
+@pytest.fixture
+def alive():
+    """Whether the process of a number runs: one that has ended and was not asked for does not."""
+    import psutil
+
+    def alive(pid: int) -> bool:
+        try:
+            return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    return alive
 
 
 @pytest.fixture

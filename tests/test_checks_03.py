@@ -63,12 +63,14 @@ def test_a_wrong_score_is_explained(scores, word):
 
 
 def in_plain_python(rows):
-    scores = sorted(evaluation.f1(random.choices(rows, k=len(rows))) for _ in range(2000))
+    draw = random.Random(3).choices
+    scores = sorted(evaluation.f1(draw(rows, k=len(rows))) for _ in range(2000))
     return scores[50], scores[-51]
 
 
 def ninety(rows):
-    scores = sorted(evaluation.f1(random.choices(rows, k=len(rows))) for _ in range(2000))
+    draw = random.Random(3).choices
+    scores = sorted(evaluation.f1(draw(rows, k=len(rows))) for _ in range(2000))
     return scores[100], scores[-101]
 
 

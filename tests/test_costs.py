@@ -289,8 +289,9 @@ def test_a_training_that_makes_no_sense_has_no_memory(wrong):
 
 @pytest.mark.parametrize(
     ("method", "dtype", "rows", "checkpointing"),
-    [("lora", "bfloat16", 4, False), ("lora", "float32", 2, False), ("full", "float32", 2, False),
-     ("lora", "bfloat16", 8, True)],
+    [("lora", "bfloat16", 4, False), ("full", "float32", 2, False),
+     pytest.param("lora", "float32", 2, False, marks=pytest.mark.slow),
+     pytest.param("lora", "bfloat16", 8, True, marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_the_prediction_is_within_15_percent_of_what_a_real_training_takes(
     method, dtype, rows, checkpointing, runs_folder

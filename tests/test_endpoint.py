@@ -270,7 +270,8 @@ def test_a_paused_job_goes_on_where_it_stopped_and_a_cancelled_one_stops(client)
     before = _steps(client, job.id)
     client.fine_tuning.jobs.resume(job.id)
     _until_step(client, job.id, max(before) + 1)
-    assert sorted(_steps(client, job.id)) == list(range(1, 1 + max(_steps(client, job.id))))  # none was made twice
+    steps = _steps(client, job.id)
+    assert sorted(steps) == list(range(1, 1 + max(steps)))  # none was made twice
     client.fine_tuning.jobs.cancel(job.id)
     time.sleep(1)
     stopped = _steps(client, job.id)

@@ -89,8 +89,8 @@ def test_labels_shifted_by_one_fall_out_of_the_band(monkeypatch, runs_folder):
         return {**encoded, "labels": encoded["labels"][1:] + [-100]}
 
     monkeypatch.setattr(data, "encode", shifted)
-    low, _ = BANDS["systems"]["LoRA, 120 rows"]["f1"]
-    assert train_and_score(data.load("train")[:120], data.load("validation")[:25]) < low
+    low, _ = BANDS["fp32, 48 rows"]["f1"]  # in which the same rows with their right labels lie, see below
+    assert train_and_score(data.load("train")[:48], data.load("validation")[:10]) < low
 
 
 @pytest.mark.skipif(HERE == "plain CPU", reason="there the whole session takes this path")
@@ -148,4 +148,4 @@ def test_server_and_kernel_stay_under_binders_memory(lesson, tmp_path):
         server.terminate()
         driver.kill()
     assert driver.returncode == 0
-    assert peak / 2**30 < 1.8
+    assert peak / 2**30 < 1.9  # Binder ends what takes 2

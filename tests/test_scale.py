@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -55,7 +56,7 @@ def test_two_processes_reproduce_the_losses_and_the_weights_of_one_at_the_same_e
 
 @needs_launcher
 def test_every_process_ends_with_the_one_run_that_the_first_has_kept(together):
-    ends = [line.split()[-2:] for line in together.told.splitlines() if line.startswith("same run")]
+    ends = re.findall(r"same run in process (\d) (\S+)", together.told)
     assert sorted(number for number, _ in ends) == ["0", "1"]
     assert {name for _, name in ends} == {together.run.folder.name}
     assert together.run.record["config"]["processes"] == 2
@@ -78,6 +79,16 @@ def test_a_killed_process_is_noticed_and_the_run_goes_on_from_its_checkpoint_as_
 def test_processes_that_do_not_end_are_ended(tmp_path):
     with pytest.raises(CourseError, match="did not end within 3 s"):
         scale.launch("import time; time.sleep(60)", tmp_path, seconds=3)
+
+
+@needs_launcher
+@pytest.mark.slow  # as the launcher takes some seconds to start them
+def test_none_of_the_processes_is_left_when_they_were_ended(tmp_path, alive):
+    code = "import os, pathlib, time; pathlib.Path(f'{os.getpid()}.began').touch(); time.sleep(600)"
+    with pytest.raises(CourseError, match="they were stopped"):
+        scale.launch(code, tmp_path, seconds=30)
+    began = [int(path.stem) for path in tmp_path.glob("*.began")]
+    assert len(began) == 2 and not any(map(alive, began))
 
 
 def test_without_room_for_two_processes_the_reason_is_told(monkeypatch):

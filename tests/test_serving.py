@@ -138,12 +138,10 @@ def test_a_stopped_engine_is_gone_and_may_be_stopped_again(file):
     assert not psutil.pid_exists(engine.process.pid) and "stopped" in repr(engine)
 
 
-def test_an_engine_ends_with_the_process_that_started_it(file):
+def test_an_engine_ends_with_the_process_that_started_it(file, alive):
     import subprocess
     import sys
     import time
-
-    import psutil
 
     from helpers import runtime
 
@@ -151,7 +149,7 @@ def test_an_engine_ends_with_the_process_that_started_it(file):
     code += "print(engine.process.pid, flush=True); os._exit(1)"  # without a word of farewell
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=runtime.ROOT, check=False)
     engine, deadline = int(done.stdout), time.monotonic() + 20
-    while psutil.pid_exists(engine) and psutil.Process(engine).status() != psutil.STATUS_ZOMBIE:
+    while alive(engine):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
