@@ -20,9 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 COURSE = json.loads((ROOT / "helpers" / "course.json").read_text(encoding="utf-8"))
 
 
-# For processes that compute side by side: a thread that waits for the others of its own spins for some microseconds
-# only, so that it keeps no processor from the other process, and yet is there when the next product begins.
-SHARING = {"GOMP_SPINCOUNT": "20000", "KMP_BLOCKTIME": "0"}
+# For processes that compute side by side. A thread that waits for the others of its own spins, and so keeps a processor
+# from the other process. In one that answers it spins for some microseconds only, to be there when the next product
+# begins; in one that trains not at all, which costs it little while it is alone.
+ANSWERING = {"GOMP_SPINCOUNT": "20000", "KMP_BLOCKTIME": "0"}
+TRAINING = {"GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 
 
 class CourseError(Exception):

@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--requests-per-minute", type=int, default=3000)
     parser.add_argument("--with-parent", action="store_true", help="end when standard input ends")
     asked = parser.parse_args(arguments)
-    os.environ.update(runtime.SHARING)
+    os.environ.update(runtime.ANSWERING)
     key = os.environ.pop("PRACTICE_API_KEY", "")
     generated = not key
     key = key or f"sk-practice-{secrets.token_urlsafe(24)}"

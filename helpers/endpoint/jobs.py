@@ -306,7 +306,7 @@ class Supervisor(threading.Thread):
 
     def _begin(self, job: dict[str, Any]) -> None:
         self.make_room()
-        environment = os.environ | runtime.SHARING
+        environment = os.environ | runtime.TRAINING
         folder = self.store.path("job", job["id"])
         with (folder / "log.txt").open("ab") as log:
             self.process = subprocess.Popen(

@@ -99,16 +99,22 @@ def crowd(folder: Path) -> dict[str, float]:
         client = openai.OpenAI(base_url=server.base_url, api_key=server.api_key)
         file = providers.upload(client, data.load("train"), "train.jsonl")
         job = client.fine_tuning.jobs.create(model=MODEL, training_file=file, hyperparameters={"n_epochs": 5}).id
-        while client.fine_tuning.jobs.retrieve(job).status in ("validating_files", "queued"):
+
+        def steps() -> int:
+            return sum(event.type == "metrics" for event in client.fine_tuning.jobs.list_events(job))
+
+        before = 0
+        while not before and client.fine_tuning.jobs.retrieve(job).status != "failed":
             time.sleep(0.2)
+            before = steps()
         latencies, errors = asyncio.run(_chatting(server))
         still = client.fine_tuning.jobs.retrieve(job).status
-        steps = sum(event.type == "metrics" for event in client.fine_tuning.jobs.list_events(job))
+        trained = steps() - before
     latencies.sort()
     return {
         "clients": CLIENTS, "seconds": SECONDS, "answers": len(latencies), "errors": len(errors),
         "first_error": errors[0] if errors else "", "median_seconds": statistics.median(latencies),
-        "seconds_95th": latencies[int(0.95 * len(latencies))], "job": still, "steps_trained": steps,
+        "seconds_95th": latencies[int(0.95 * len(latencies))], "job": still, "steps_trained": trained,
     }  # fmt: skip
 
 
