@@ -33,6 +33,16 @@ def test_the_readme_says_how_fast_the_endpoint_answered_when_it_was_recorded():
     assert f"{told['machine']}, {told['date']} (`python tests/benchmarks/serve.py`)" in README
 
 
+def test_the_readme_says_how_cost_grew_when_it_was_recorded_and_shows_every_point_of_it():
+    benchmark, told = recorded("growth")
+    assert benchmark.sentence(told) in " ".join(README.split())
+    assert f"{told['machine']}, {told['date']} (`python tests/benchmarks/growth.py`)" in README
+    assert "tests/benchmarks/growth.png" in README and (FOLDER / "growth.png").is_file()
+    for name, points in benchmark.POINTS.items():
+        assert [{**point, **wanted} for point, wanted in zip(told[name], points, strict=True)] == told[name]
+        assert all(point["losses"][-1] > 0 and point["tokens_per_second"] > 0 for point in told[name])
+
+
 def test_all_peers_were_recorded_on_the_same_rows_and_learned_the_same():
     told = json.loads(FILE.read_text(encoding="utf-8"))
     first, *others = (peer["losses"] for peer in told["peers"])

@@ -134,9 +134,14 @@ def picture(told: dict) -> None:
         x = [point["weights" if name == "model" else name] for point in told[name]]
         for ax, key in ((above, "tokens_per_second"), (below, "peak_memory_gb")):
             ax.plot(x, [point[key] for point in told[name]], "o-", color=plots.COLOURS["train"])
-            ax.set(xscale="log", ylim=(0, None))
             ax.spines[["top", "right"]].set_visible(False)
+        below.set_xscale("log")
+        below.set_xticks(x, [f"{point[name]:,}" if name != "model" else point[name] for point in told[name]])
+        below.tick_params(axis="x", labelsize=7)
+        below.minorticks_off()
         below.set_xlabel(LABELS[name])
+    for row in panels:  # once all is drawn, as panels of a row share their axis
+        row[0].set_ylim(0, None)
     panels[0, 0].set_ylabel("tokens per second")
     panels[1, 0].set_ylabel("peak memory, GB")
     figure.suptitle(f"LoRA on {told['machine']}, {told['date']}", fontsize=10)
