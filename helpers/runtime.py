@@ -22,7 +22,8 @@ COURSE = json.loads((ROOT / "helpers" / "course.json").read_text(encoding="utf-8
 
 # For processes that compute side by side. A thread that waits for the others of its own spins, and so keeps a processor
 # from the other process. In one that answers it spins for some microseconds only, to be there when the next product
-# begins; in one that trains not at all, which costs it little while it is alone.
+# begins; in one that trains not at all, which costs it little while it is alone. (That alone would give training more
+# of the processors than before: the endpoint's worker is nice as well.)
 ANSWERING = {"GOMP_SPINCOUNT": "20000", "KMP_BLOCKTIME": "0"}
 TRAINING = {"GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 

@@ -37,7 +37,7 @@ def main(folder: str, id: str) -> int:
     """Train the job and say in the store how it ended."""
     threading.Thread(target=_end_with_the_server, daemon=True).start()
     if hasattr(os, "nice"):
-        os.nice(5)  # answers go before training
+        os.nice(15)  # answers go before training: at 5 a crowd got a third fewer
     store = Store(Path(folder))
     place = store.path("job", id)
     os.environ["COURSE_RUNS"] = str(place / "runs")
