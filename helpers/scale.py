@@ -71,22 +71,24 @@ def launch(script: str, folder: Path | str, processes: int = 2, seconds: float =
     command += ["--num_processes", str(processes), "--main_process_port", "0", "--mixed_precision", "no"]
     command += ["--dynamo_backend", "no", "train.py"]
     began = time.perf_counter()
-    ended = subprocess.Popen(
+    launcher = subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         encoding="utf-8", errors="replace",
     )  # fmt: skip
     try:
-        told, _ = ended.communicate(timeout=seconds)
+        told, _ = launcher.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        family = psutil.Process(ended.pid).children(recursive=True)  # the launcher alone would leave them behind
-        for one in (ended, *family):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
-        ended.communicate()
         raise CourseError(f"{processes} processes did not end within {seconds:.0f} s: they were stopped.") from None
+    finally:
+        if launcher.poll() is None:  # time is up, or the cell was interrupted; alone it would leave the others behind
+            family = psutil.Process(launcher.pid).children(recursive=True)
+            for one in (launcher, *family):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
+            launcher.communicate()
     made = sorted(folder.glob("runs/*/record.json"), key=lambda record: record.stat().st_mtime)
     run = runs.Run(made[-1].parent, json.loads(made[-1].read_text(encoding="utf-8"))) if made else None
-    return Launched(ended.returncode, time.perf_counter() - began, told, run)
+    return Launched(launcher.returncode, time.perf_counter() - began, told, run)
 
 
 def _gpus() -> int:
