@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from helpers import models
-from helpers.endpoint import app, engine, store, wire
+from helpers.endpoint import app, engine, jobs, store, wire, worker
 
 KEY = "sk-practice-for-tests"
 MODEL = "smollm2-135m-instruct"
@@ -39,6 +39,7 @@ def send(served):
 
 async def _send(application, verb, path, *, key=KEY, **options):
     headers = {"Authorization": f"Bearer {key}"} if key else {}
+    headers |= {"Content-Type": "application/json"} if "content" in options else {}  # without it nothing is read
     transport = httpx.ASGITransport(application, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         return await client.request(verb, path, headers=headers | options.pop("headers", {}), timeout=30, **options)
@@ -201,13 +202,85 @@ def test_a_file_with_another_purpose_is_not_trained_on(send):
     assert refused(answer) == (400, "invalid_file_purpose", "training_file")
 
 
+@pytest.mark.parametrize("change", [{"model": "a\ud800"}, {"messages": [{"role": "user", "content": "\udfff"}]}])
+def test_half_a_surrogate_is_refused_by_name(send, change):
+    answer = send("POST", "/v1/chat/completions", content=json.dumps(ASK | change).encode())
+    assert refused(answer)[:2] == (400, "invalid_value"), answer.text
+    assert list(change)[0] in answer.json()["error"]["param"]
+
+
+# --- files and their rows ------------------------------------------------------------------------------
+
+HOUR = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
+
+
+def uploaded(send, content: bytes, **fields: str) -> dict:
+    """The file that the server makes of a content."""
+    fields = {"purpose": "fine-tune"} | fields
+    return send("POST", "/v1/files", files={"file": ("a.jsonl", content)}, data=fields).json()
+
+
+def test_a_file_that_was_lent_for_an_hour_is_gone_when_it_is_over(send, served, monkeypatch):
+    stays, goes = uploaded(send, b"{}"), uploaded(send, b"{}", **HOUR)
+    assert (stays["expires_at"], goes["expires_at"]) == (None, goes["created_at"] + 3600)
+    assert send("GET", f"/v1/files/{goes['id']}").json() == goes
+    monkeypatch.setattr(jobs, "now", lambda: goes["expires_at"])
+    assert refused(send("POST", "/v1/fine_tuning/jobs", json=JOB | {"training_file": goes["id"]}))[0] == 400
+    listed = {file["id"] for file in send("GET", "/v1/files").json()["data"]}
+    assert stays["id"] in listed and goes["id"] not in listed
+    assert refused(send("GET", f"/v1/files/{goes['id']}/content"))[0] == 404
+    assert not served[1].path("file", goes["id"]).exists()
+
+
+@pytest.mark.parametrize("name", ["expires_after[anchor]", "expires_after[seconds]"])
+@pytest.mark.parametrize("wrong", ["", "3599", "2592001", "last_active_at", "inf"])
+def test_a_time_that_makes_no_sense_is_refused(send, name, wrong):
+    fields = {"purpose": "fine-tune"} | HOUR | {name: wrong}
+    answer = send("POST", "/v1/files", files={"file": ("a.jsonl", b"{}")}, data={k: v for k, v in fields.items() if v})
+    status, _, param = refused(answer)
+    assert status == 400 and param.startswith("expires_after")
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\u0085", "\v", "\x1c"])
+def test_what_some_take_for_the_end_of_a_line_is_a_character_of_its_row(send, served, end):
+    row = {"messages": [{"role": "user", "content": f"one{end}two"}], "answer": end}
+    file = uploaded(send, lines([row | {"number": number} for number in range(10)]))
+    grader = {"type": "string_check", "name": "same", "input": "{{item.answer}}", "reference": "x", "operation": "eq"}
+    method = {"type": "reinforcement", "reinforcement": {"grader": grader}}
+    made = send("POST", "/v1/fine_tuning/jobs", json=JOB | {"training_file": file["id"], "method": method}).json()
+    jobs.examine(served[1], served[1].get("job", made["id"]))
+    assert served[1].get("job", made["id"])["status"] == "queued"
+    kept = worker._rows(served[1].path("job", made["id"]), "training_file")
+    items = [json.loads(each["item"]) for each in kept]
+    assert [(item["number"], item["answer"]) for item in items] == [(number, end) for number in range(10)]
+
+
+def test_tools_may_answer_one_after_the_other_and_weights_stay_where_they_were(tmp_path):
+    function = {"name": "look_up", "parameters": {"type": "object"}}
+    calls = [{"id": id, "type": "function", "function": {"name": "look_up", "arguments": "{}"}} for id in "ab"]
+    turns = [
+        {"role": "user", "content": "Which?"},
+        {"role": "assistant", "tool_calls": calls, "weight": 0},
+        {"role": "tool", "tool_call_id": "a", "content": "first"},
+        {"role": "tool", "tool_call_id": "b", "content": "second"},
+        {"role": "assistant", "content": "Both."},
+    ]
+    (tmp_path / "rows.jsonl").write_bytes(
+        lines([{"messages": turns, "tools": [{"type": "function", "function": function}]}])
+    )
+    (row,) = jobs.read(tmp_path / "rows.jsonl", "supervised")  # one, for the calls have no weight
+    assert [turn["role"] for turn in row["messages"]] == ["system", "user", "assistant", "user", "assistant"]
+    assert [turn.get("weight") for turn in row["messages"]] == [None, None, 0, None, None]
+    assert "first" in row["messages"][3]["content"] and "second" in row["messages"][3]["content"]
+
+
 # --- whatever comes, no stumbling ----------------------------------------------------------------------
 
-SCALARS = some.none() | some.booleans() | some.integers(-3, 200) | some.floats() | some.text(max_size=12)
+TEXTS = some.text(some.characters(), max_size=12)  # half a surrogate is a character of JSON, too
+SCALARS = some.none() | some.booleans() | some.integers(-3, 200) | some.floats() | TEXTS
 JSON = some.recursive(
-    SCALARS, lambda inner: some.lists(inner, max_size=3) | some.dictionaries(some.text(max_size=8), inner, max_size=3),
-    max_leaves=8,
-)  # fmt: skip
+    SCALARS, lambda inner: some.lists(inner, max_size=3) | some.dictionaries(TEXTS, inner, max_size=3), max_leaves=8
+)
 
 
 def body_of(kind: type) -> some.SearchStrategy[dict]:
@@ -222,6 +295,10 @@ def body_of(kind: type) -> some.SearchStrategy[dict]:
 MANY = settings(
     max_examples=1000, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
+
+
+def test_what_is_sent_in_the_way_of_these_tests_is_read(send):
+    assert send("POST", "/v1/chat/completions", content=json.dumps(ASK).encode()).status_code == 200
 
 
 @MANY
@@ -239,7 +316,7 @@ def test_no_job_request_makes_the_server_stumble(send, body):
 
 
 @MANY
-@given(body_of(wire.GraderRequest), some.sampled_from(["run", "validate"]))
+@given(body_of(wire.RunRequest), some.sampled_from(["run", "validate"]))
 def test_no_grader_request_makes_the_server_stumble(send, body, verb):
     assert_sound(send("POST", f"/v1/fine_tuning/alpha/graders/{verb}", content=json.dumps(body).encode()))
 

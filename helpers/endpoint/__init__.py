@@ -42,19 +42,17 @@ class Endpoint:
 
     def __init__(
         self,
-        folder: Path | str | None = None,
+        folder: Path,
         *,
-        port: int = 0,
-        key: str | None = None,
         requests_per_minute: int = 3000,
     ) -> None:
-        self.folder = Path(folder or runtime.records() / "endpoint")
+        self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.api_key = key or f"sk-practice-{secrets.token_urlsafe(24)}"
+        self.api_key = f"sk-practice-{secrets.token_urlsafe(24)}"
         log = self.folder / "server.log"
         with log.open("wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", __package__, "--folder", str(self.folder), "--port", str(port),
+                [sys.executable, "-m", __package__, "--folder", str(self.folder), "--port", "0",
                  "--requests-per-minute", str(requests_per_minute), "--with-parent"],
                 cwd=runtime.ROOT, env=os.environ | {"PRACTICE_API_KEY": self.api_key},
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True,

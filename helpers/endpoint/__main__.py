@@ -33,29 +33,22 @@ def main(arguments: list[str] | None = None) -> int:
     key = key or f"sk-practice-{secrets.token_urlsafe(24)}"
     runtime.spare_memory()
     family = socket.AF_INET6 if ":" in asked.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    if os.name != "nt":
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((asked.host, asked.port))
+    try:  # who connects before the server runs waits
+        listener = socket.create_server((asked.host, asked.port), family=family, backlog=1024)
     except OSError as error:
         print(f"{asked.host}:{asked.port} cannot be used ({error.strerror}): choose another --port", file=sys.stderr)
         return 2
-    listener.listen(1024)  # who connects before the server runs waits
     import filelock
 
     folder = Path(asked.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    guard = filelock.FileLock(folder / "lock")
     try:
-        guard.acquire(timeout=20)  # the server before may still be ending
+        held = filelock.FileLock(folder / "lock").acquire(timeout=20)  # the server before may still be ending
     except filelock.Timeout:
         print(f"another endpoint is serving {folder}: stop it, or choose another --folder", file=sys.stderr)
         return 2
-    try:
+    with held:
         serve(asked, key, generated, listener, folder)
-    finally:
-        guard.release()
     return 0
 
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -20,6 +21,7 @@ from starlette.exceptions import HTTPException
 from . import graders, jobs
 from .store import Store, new_id, now, public
 from .wire import (
+    HOUR,
     ApiError,
     ChatRequest,
     CompleteRequest,
@@ -28,6 +30,7 @@ from .wire import (
     JobRequest,
     MetadataRequest,
     PermissionRequest,
+    RunRequest,
     UploadRequest,
     refusal,
 )  # fmt: skip
@@ -37,8 +40,8 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 MAX_FILE = 100 * 2**20  # bytes of a file or an upload; the real service takes 512 MB
+FORM = MAX_FILE + 2**16  # bytes of a form with such a file
 MAX_JSON = 8 * 2**20  # bytes of any other body
-UPLOAD_SECONDS = 3600
 ACCOUNT = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.CognitiveServices/accounts/{name}"
 
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -82,7 +85,11 @@ class Door:
             headers = dict(scope["headers"])
             self._admit(headers)
             _translate(scope)
-            await self.app(scope, _counted(receive, headers, _most(scope), scope["state"]), sending)
+            most = FORM if headers.get(b"content-type", b"").startswith(b"multipart/") else MAX_JSON
+            announced = headers.get(b"content-length", b"0")
+            if announced.isdigit() and int(announced) > most:  # in the envelope, which FastAPI would not use
+                raise ApiError(413, f"The request is larger than {most:,} bytes.", code="request_too_large")
+            await self.app(scope, receive, sending)
         except ApiError as error:
             await _told(error)(scope, receive, sending)
 
@@ -107,31 +114,6 @@ class Door:
                 headers={"retry-after": str(1 + int(float(wait)))},
             )
         self.left -= 1
-
-
-def _most(scope) -> int:
-    form = any(name == b"content-type" and value.startswith(b"multipart/") for name, value in scope["headers"])
-    return MAX_FILE + 2**16 if form else MAX_JSON
-
-
-def _counted(receive: Callable, headers: dict[bytes, bytes], most: int, state: dict[str, Any]) -> Callable:
-    """`receive`, which stops a body that is too large."""
-    told = headers.get(b"content-length", b"0")
-    count = int(told) if told.isdigit() else 0
-    if count > most:
-        raise ApiError(413, f"The request is too large: {count:,} bytes of at most {most:,}.", code="request_too_large")
-    count = 0
-
-    async def receiving():
-        nonlocal count
-        message = await receive()
-        count += len(message.get("body", b""))
-        if count > most:
-            state["refused"] = ApiError(413, f"The request is larger than {most:,} bytes.", code="request_too_large")
-            raise state["refused"]
-        return message
-
-    return receiving
 
 
 def _translate(scope) -> None:
@@ -189,7 +171,7 @@ class Answering:
 
 def make(store: Store, answering: Answering, key: str, requests_per_minute: int = 3000) -> Any:
     """The ASGI application over a store and what answers."""
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, max_body_size=MAX_JSON)
     _errors(app)
     _files(app, store)
     _jobs(app, store)
@@ -218,8 +200,6 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def lost(request: Request, error: HTTPException):
-        if refused := getattr(request.state, "refused", None):  # while the body was read, and taken for bad JSON
-            return _told(refused)
         text = str(error.detail)
         if error.status_code == 404:
             text = f"Invalid URL ({request.method} {request.url.path[:200]})"
@@ -231,6 +211,26 @@ def _errors(app: FastAPI) -> None:
     async def broken(request: Request, error: Exception):
         text = "The server had an error while processing your request. Sorry about that!"
         return _told(ApiError(500, text, kind="server_error"))
+
+
+_LOST = {  # what is said, the parameter that names it, and the code
+    "file": ("No such File object: {}", "id", None),
+    "upload": ("No such Upload object: {}", "upload_id", None),
+    "job": ("Could not find fine tune: {}", "fine_tune_id", "fine_tune_not_found"),
+    "model": ("The model `{}` does not exist or you do not have access to it.", None, "model_not_found"),
+    "completion": ("No chat completion found with id: {}", "completion_id", None),
+    "deployment": ("The deployment '{}' was not found.", None, "ResourceNotFound"),
+}
+
+
+def _found(store: Store, kind: str, id: str) -> dict[str, Any]:
+    """An object of the store, or status 404 in the words of its kind."""
+    if kind == "file":
+        jobs.drop_expired(store)
+    if found := store.get(kind, id):
+        return found
+    text, param, code = _LOST[kind]
+    raise ApiError(404, text.format(id[:200]), param=param, code=code)
 
 
 def _page(found: tuple[list[dict], bool], ends: bool = False) -> dict[str, Any]:
@@ -246,13 +246,7 @@ def _page(found: tuple[list[dict], bool], ends: bool = False) -> dict[str, Any]:
 
 
 def _files(app: FastAPI, store: Store) -> None:
-    def known(id: str) -> dict[str, Any]:
-        file = store.get("file", id)
-        if file is None or (file["expires_at"] or now() + 1) <= now():
-            raise ApiError(404, f"No such File object: {id[:80]}", param="id")
-        return file
-
-    def accept(content: bytes, filename: str, purpose: str, expires_at: int | None) -> dict[str, Any]:
+    def accept(content: bytes, filename: str, purpose: str, seconds: int | None) -> dict[str, Any]:
         if not content:
             raise ApiError(400, "The file is empty.", param="file", code="empty_file")
         if purpose == "fine-tune" and not filename.lower().endswith(".jsonl"):
@@ -262,26 +256,20 @@ def _files(app: FastAPI, store: Store) -> None:
         store.keep("file", id, content)
         return store.add("file", {
             "id": id, "object": "file", "bytes": len(content), "created_at": now(), "filename": filename[-255:],
-            "purpose": purpose, "status": "processed", "status_details": None, "expires_at": expires_at,
+            "purpose": purpose, "status": "processed", "status_details": None,
+            "expires_at": now() + seconds if seconds else None,
         })  # fmt: skip
 
-    def expiry(seconds: Any, anchor: Any) -> int | None:
-        if seconds is None and anchor is None:
-            return None
-        whole = isinstance(seconds, int) or (isinstance(seconds, str) and seconds.isdecimal())
-        if anchor != "created_at" or not whole or not 3600 <= int(seconds) <= 2592000:
-            text = "expires_after needs the anchor 'created_at' and 3600 to 2592000 seconds."
-            raise ApiError(400, text, param="expires_after", code="invalid_value")
-        return now() + int(seconds)
-
-    @app.post("/v1/files")
+    @app.post("/v1/files", max_body_size=FORM)
     async def upload(
         request: Request, file: UploadFile,
         purpose: Annotated[Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"], Form()],
+        anchor: Annotated[Literal["created_at"] | None, Form(alias="expires_after[anchor]")] = None,
+        seconds: Annotated[int | None, Form(alias="expires_after[seconds]", ge=HOUR, le=30 * 24 * HOUR)] = None,
     ):  # fmt: skip
-        form = await request.form()
-        expires = expiry(form.get("expires_after[seconds]"), form.get("expires_after[anchor]"))
-        made = accept(await file.read(), file.filename or "upload", purpose, expires)
+        if (anchor is None) != (seconds is None):
+            raise ApiError(400, "'expires_after' needs an anchor and seconds.", param="expires_after")
+        made = accept(await file.read(), file.filename or "upload", purpose, seconds)
         return JSONResponse(public(made), 201 if request.state.azure else 200)
 
     @app.get("/v1/files")
@@ -289,30 +277,30 @@ def _files(app: FastAPI, store: Store) -> None:
         after: After = None, limit: Annotated[int, Query(ge=1, le=10000)] = 10000, order: Order = "desc",
         purpose: str | None = None,
     ):  # fmt: skip
-        where = {"$.purpose": purpose} if purpose else None
-        found = store.page("file", after=after, limit=limit, newest_first=order == "desc", where=where)
-        return _page(found, ends=True)
+        jobs.drop_expired(store)
+        return _page(store.page("file", after=after, limit=limit, order=order, purpose=purpose), ends=True)
 
     @app.get("/v1/files/{id}")
     async def retrieve(id: str):
-        return public(known(id))
+        return public(_found(store, "file", id))
 
     @app.get("/v1/files/{id}/content")
     async def content(id: str):
-        path = store.path("file", known(id)["id"])
+        path = store.path("file", _found(store, "file", id)["id"])
         return Response(await asyncio.to_thread(path.read_bytes), media_type="application/octet-stream")
 
     @app.delete("/v1/files/{id}")
     async def delete(id: str):
-        known(id)
+        _found(store, "file", id)
         store.delete("file", id)
         store.discard("file", id)
         return {"id": id, "object": "file", "deleted": True}
 
+    def parts(id: str) -> dict[str, Path]:
+        return {one.name: one for one in store.path("part", id).glob("part_*")}
+
     def open_upload(id: str) -> dict[str, Any]:
-        found = store.get("upload", id)
-        if found is None:
-            raise ApiError(404, f"No such Upload object: {id[:80]}", param="upload_id")
+        found = _found(store, "upload", id)
         if found["status"] == "pending" and found["expires_at"] < now():
             found = store.update("upload", id, status="expired")
         if found["status"] != "pending":
@@ -324,62 +312,47 @@ def _files(app: FastAPI, store: Store) -> None:
         if body.bytes > MAX_FILE:
             text = f"Uploads here take {MAX_FILE:,} bytes at most."
             raise ApiError(400, text, param="bytes", code="integer_above_max_value")
-        after = body.expires_after or {}
         return public(store.add("upload", {
             "id": new_id("upload_"), "object": "upload", "bytes": body.bytes, "created_at": now(), "file": None,
             "filename": body.filename, "purpose": body.purpose, "status": "pending",
-            "expires_at": now() + UPLOAD_SECONDS, "_expiry": expiry(after.get("seconds"), after.get("anchor")),
+            "expires_at": now() + HOUR, "_seconds": body.expires_after and body.expires_after.seconds,
         }))  # fmt: skip
 
-    @app.post("/v1/uploads/{id}/parts")
+    @app.post("/v1/uploads/{id}/parts", max_body_size=FORM)
     async def part(id: str, data: UploadFile):
-        whole = open_upload(id)
-        content = await data.read()
-        if sum(one["_bytes"] for one in store.all("part", id)) + len(content) > whole["bytes"]:
+        whole, content = open_upload(id), await data.read()
+        if sum(one.stat().st_size for one in parts(id).values()) + len(content) > whole["bytes"]:
             raise ApiError(400, f"The parts hold more than the {whole['bytes']:,} bytes announced.", param="data")
-        made = {"id": new_id("part_"), "object": "upload.part", "created_at": now(), "upload_id": id}
-        size = store.keep("part", made["id"], content)
-        return public(store.add("part", made | {"_bytes": size}, id))
+        name = new_id("part_")
+        store.keep("part", f"{id}/{name}", content)
+        return {"id": name, "object": "upload.part", "created_at": now(), "upload_id": id}
 
     @app.post("/v1/uploads/{id}/complete")
     async def complete(id: str, body: CompleteRequest):
-        whole, parts = open_upload(id), {one["id"] for one in store.all("part", id)}
-        if unknown := [one for one in body.part_ids if one not in parts]:
+        whole, kept = open_upload(id), parts(id)
+        if unknown := [one for one in body.part_ids if one not in kept]:
             raise ApiError(400, f"No such part of this upload: {unknown[0][:80]}", param="part_ids")
-        content = b"".join([store.path("part", one).read_bytes() for one in body.part_ids])
+        content = b"".join([kept[one].read_bytes() for one in body.part_ids])
         if len(content) != whole["bytes"]:
             text = f"The parts hold {len(content):,} bytes of the {whole['bytes']:,} announced."
             raise ApiError(400, text, param="part_ids", code="invalid_upload_size")
         if body.md5 and body.md5 != hashlib.md5(content, usedforsecurity=False).hexdigest():
             raise ApiError(400, "The parts have another MD5 checksum.", param="md5", code="invalid_checksum")
-        file = public(accept(content, whole["filename"], whole["purpose"], whole["_expiry"]))
-        _forget_parts(store, id)
+        file = public(accept(content, whole["filename"], whole["purpose"], whole["_seconds"]))
+        store.discard("part", id)
         return public(store.update("upload", id, status="completed", file=file))
 
     @app.post("/v1/uploads/{id}/cancel")
     async def cancel(id: str):
         open_upload(id)
-        _forget_parts(store, id)
+        store.discard("part", id)
         return public(store.update("upload", id, status="cancelled"))
-
-
-def _forget_parts(store: Store, upload: str) -> None:
-    for one in store.all("part", upload):
-        store.delete("part", one["id"])
-        store.discard("part", one["id"])
 
 
 # --- fine-tuning ---------------------------------------------------------------------------------
 
 
 def _jobs(app: FastAPI, store: Store) -> None:
-    def known(id: str) -> dict[str, Any]:
-        job = store.get("job", id)
-        if job is None:
-            text = f"Could not find fine tune: {id[:80]}"
-            raise ApiError(404, text, param="fine_tune_id", code="fine_tune_not_found")
-        return job
-
     def move(id: str, verb: str, **ways: str) -> dict[str, Any]:
         """Change a job's status; `ways` are from which one to which."""
         for before, after in ways.items():
@@ -387,7 +360,7 @@ def _jobs(app: FastAPI, store: Store) -> None:
             if job := store.update("job", id, only_if=[before], status=after, **ended):
                 jobs.tell(store, id, f"The job has been {after}" if after != "queued" else "The job was resumed")
                 return public(job)
-        text = f"Job {id} cannot be {verb}: its status is {known(id)['status']}."
+        text = f"Job {id} cannot be {verb}: its status is {_found(store, 'job', id)['status']}."
         raise ApiError(400, text, code="invalid_job_status")
 
     @app.post("/v1/fine_tuning/jobs")
@@ -400,44 +373,40 @@ def _jobs(app: FastAPI, store: Store) -> None:
         where = {}
         for name, value in request.query_params.items():
             if name.startswith("metadata[") and name.endswith("]"):
-                where[f"$.metadata.{json.dumps(name[9:-1])}"] = value
+                where[f"metadata.{json.dumps(name[9:-1])}"] = value
         if any("\\" in path or path.count('"') != 2 for path in where):  # no key of a job's has these in its path
             return _page(([], False))
-        return _page(store.page("job", after=after, limit=limit, where=where))
+        return _page(store.page("job", after=after, limit=limit, **where))
 
     @app.get("/v1/fine_tuning/jobs/{id}")
     async def retrieve(id: str):
-        return public(known(id))
+        return public(_found(store, "job", id))
 
     @app.post("/v1/fine_tuning/jobs/{id}/cancel")
     async def cancel(id: str):
-        known(id)
         return move(id, "cancelled", **{status: "cancelled" for status in jobs.OPEN})
 
     @app.post("/v1/fine_tuning/jobs/{id}/pause")
     async def pause(id: str):
-        known(id)
         return move(id, "paused", running="pausing", queued="paused")
 
     @app.post("/v1/fine_tuning/jobs/{id}/resume")
     async def resume(id: str):
-        known(id)
         return move(id, "resumed", paused="queued")
 
     @app.get("/v1/fine_tuning/jobs/{id}/events")
     async def events(id: str, after: After = None, limit: Limit = 20):
-        known(id)
+        _found(store, "job", id)
         return _page(store.page("event", id, after=after, limit=limit))
 
     @app.get("/v1/fine_tuning/jobs/{id}/checkpoints")
     async def checkpoints(id: str, after: After = None, limit: Limit = 10):
-        known(id)
+        _found(store, "job", id)
         return _page(store.page("checkpoint", id, after=after, limit=limit), ends=True)
 
     @app.post("/v1/fine_tuning/checkpoints/{name}/permissions")
     async def permit(name: str, body: PermissionRequest):
-        if store.get("model", name) is None:
-            raise _no_model(name)
+        _found(store, "model", name)
         made = [
             {"id": new_id("cp_"), "object": "checkpoint.permission", "created_at": now(), "project_id": project}
             for project in dict.fromkeys(body.project_ids)
@@ -449,10 +418,8 @@ def _jobs(app: FastAPI, store: Store) -> None:
         name: str, after: After = None, limit: Limit = 10, project_id: str | None = None,
         order: Literal["ascending", "descending"] = "descending",
     ):  # fmt: skip
-        where = {"$.project_id": project_id} if project_id else None
-        found = store.page(
-            "permission", name, after=after, limit=limit, newest_first=order == "descending", where=where
-        )
+        order = "asc" if order == "ascending" else "desc"
+        found = store.page("permission", name, after=after, limit=limit, order=order, project_id=project_id)
         return _page(found, ends=True)
 
     @app.delete("/v1/fine_tuning/checkpoints/{name}/permissions/{id}")
@@ -468,13 +435,9 @@ def _jobs(app: FastAPI, store: Store) -> None:
         return {"grader": body.grader}
 
     @app.post("/v1/fine_tuning/alpha/graders/run")
-    async def run(body: GraderRequest):
-        if body.model_sample is None:
-            text = "Missing required parameter: 'model_sample'."
-            raise ApiError(400, text, param="model_sample", code="missing_required_parameter")
+    async def run(body: RunRequest):
         jobs.check_grader(body.grader)
-        item = body.item if isinstance(body.item, dict) else {}
-        return await asyncio.to_thread(graders.run, body.grader, item, body.model_sample)
+        return await asyncio.to_thread(graders.run, body.grader, body.item or {}, body.model_sample)
 
 
 # --- models --------------------------------------------------------------------------------------
@@ -484,10 +447,7 @@ def _models(app: FastAPI, store: Store, answering: Answering) -> None:
     base = {"id": jobs.base_model(), "object": "model", "created": 1730419200, "owned_by": "system"}
 
     def known(name: str) -> dict[str, Any]:
-        found = base if name == base["id"] else store.get("model", name)
-        if found is None:
-            raise _no_model(name)
-        return found
+        return base if name == base["id"] else _found(store, "model", name)
 
     @app.get("/v1/models")
     async def list_models():
@@ -513,11 +473,6 @@ def _models(app: FastAPI, store: Store, answering: Answering) -> None:
         return {"id": name, "object": "model", "deleted": True}
 
 
-def _no_model(name: str) -> ApiError:
-    text = f"The model `{name[:200]}` does not exist or you do not have access to it."
-    return ApiError(404, text, code="model_not_found")
-
-
 # --- chat ----------------------------------------------------------------------------------------
 
 
@@ -534,8 +489,8 @@ def _chat(app: FastAPI, store: Store, answering: Answering) -> None:
                 )
                 raise ApiError(404, text, code="DeploymentNotFound")
             name = found["_model"]
-        if not jobs.is_model(store, name):
-            raise _no_model(name)
+        if name != jobs.base_model():
+            _found(store, "model", name)
         return name
 
     @app.post("/v1/chat/completions")
@@ -575,29 +530,21 @@ def _chat(app: FastAPI, store: Store, answering: Answering) -> None:
             store.add("completion", told | {"_messages": answer.messages})
         return told
 
-    def stored(id: str) -> dict[str, Any]:
-        found = store.get("completion", id)
-        if found is None:
-            raise ApiError(404, f"No chat completion found with id: {id[:80]}", param="completion_id")
-        return found
-
     @app.get("/v1/chat/completions")
     async def list_completions(
         request: Request, after: After = None, limit: Limit = 20, order: Order = "asc", model: str | None = None
     ):
-        where = {"$.model": model} if model else {}
-        found = store.page("completion", after=after, limit=limit, newest_first=order == "desc", where=where)
-        return _page(found, ends=True)
+        return _page(store.page("completion", after=after, limit=limit, order=order, model=model), ends=True)
 
     @app.get("/v1/chat/completions/{id}")
     async def retrieve(id: str):
-        return public(stored(id))
+        return public(_found(store, "completion", id))
 
     @app.get("/v1/chat/completions/{id}/messages")
     async def messages(id: str, after: After = None, limit: Limit = 20, order: Order = "asc"):
         found = [
             {"id": f"{id}-{number}", "content_parts": None, "name": None, **turn}
-            for number, turn in enumerate(stored(id)["_messages"])
+            for number, turn in enumerate(_found(store, "completion", id)["_messages"])
         ]
         found = found if order == "asc" else found[::-1]
         names = [one["id"] for one in found]
@@ -606,12 +553,12 @@ def _chat(app: FastAPI, store: Store, answering: Answering) -> None:
 
     @app.post("/v1/chat/completions/{id}")
     async def update(id: str, body: MetadataRequest):
-        stored(id)
+        _found(store, "completion", id)
         return public(store.update("completion", id, metadata=body.metadata))
 
     @app.delete("/v1/chat/completions/{id}")
     async def delete(id: str):
-        stored(id)
+        _found(store, "completion", id)
         store.delete("completion", id)
         return {"id": id, "object": "chat.completion.deleted", "deleted": True}
 
@@ -652,25 +599,18 @@ def _azure(app: FastAPI, store: Store) -> None:
     def shown(one: dict[str, Any]) -> dict[str, Any]:
         return public(one) | {"id": one["_path"], "name": one["id"]}
 
-    def known(name: str) -> dict[str, Any]:
-        found = store.get("deployment", name)
-        if found is None:
-            raise ApiError(404, f"The deployment {name[:80]!r} was not found.", code="ResourceNotFound")
-        return found
-
     @app.put(ACCOUNT + "/deployments/{deployment}")
     async def deploy(request: Request, deployment: str, body: DeploymentRequest):
         model = body.properties.model.name
-        if not (deployment.replace("-", "").replace("_", "").replace(".", "").isalnum() and len(deployment) <= 64):
+        if not re.fullmatch(r"[\w.-]{1,64}", deployment):
             text = "A deployment's name has 1 to 64 letters, digits, dots, hyphens and underscores."
             raise ApiError(400, text, code="InvalidResourceName")
         if not jobs.is_model(store, model):
             raise ApiError(
                 400, f"The model {model[:200]!r} does not exist in this account.", code="DeploymentModelNotSupported"
             )
-        if store.get("deployment", deployment):
-            _stop_meter(store, deployment)
-            store.delete("deployment", deployment)
+        _stop_meter(store, deployment)
+        store.delete("deployment", deployment)
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         made = store.add("deployment", {
             "id": deployment, "type": "Microsoft.CognitiveServices/accounts/deployments",
@@ -691,11 +631,11 @@ def _azure(app: FastAPI, store: Store) -> None:
 
     @app.get(ACCOUNT + "/deployments/{deployment}")
     async def retrieve(deployment: str):
-        return shown(known(deployment))
+        return shown(_found(store, "deployment", deployment))
 
     @app.delete(ACCOUNT + "/deployments/{deployment}")
     async def delete(deployment: str):
-        known(deployment)
+        _found(store, "deployment", deployment)
         store.delete("deployment", deployment)
         _stop_meter(store, deployment)
         return Response(status_code=200)

@@ -41,6 +41,14 @@ def check_grader(grader: Any, param: str = "grader") -> None:
         raise ApiError(400, error.message, param=error.param, code="invalid_grader") from None
 
 
+def drop_expired(store: Store) -> None:
+    """Delete the files that were uploaded for a time that is over."""
+    for file in store.all("file"):
+        if file["expires_at"] and file["expires_at"] <= now():
+            store.delete("file", file["id"])
+            store.discard("file", file["id"])
+
+
 # --- a request becomes a job -------------------------------------------------------------------------
 
 
@@ -57,24 +65,21 @@ def create(store: Store, request: JobRequest, azure: bool = False) -> dict[str, 
         id = getattr(request, name)
         if id is None:
             continue
-        file = store.get("file", id)
-        if file is None:
+        drop_expired(store)
+        if (file := store.get("file", id)) is None:
             raise ApiError(400, f"File {id[:80]} does not exist.", param=name, code="file_not_found")
         if file["purpose"] != "fine-tune":
             text = f"File {id} has the purpose '{file['purpose']}', but 'fine-tune' is needed."
             raise ApiError(400, text, param=name, code="invalid_file_purpose")
-    if request.suffix and (request.suffix.count(":") or not request.suffix.isprintable()):
-        raise ApiError(
-            400, "A suffix must not hold colons or control characters.", param="suffix", code="invalid_value"
-        )
+    if request.suffix and (":" in request.suffix or not request.suffix.isprintable()):
+        text = "A suffix must not hold colons or control characters."
+        raise ApiError(400, text, param="suffix", code="invalid_value")
     if request.trainingType and not azure:
         raise ApiError(400, "Unknown parameter: 'trainingType'.", param="trainingType", code="unknown_parameter")
-    if request.integrations:
-        raise ApiError(400, "The practice endpoint has no integrations.", param="integrations", code="invalid_value")
     method = request.method.model_dump(exclude_none=True) if request.method else {"type": "supervised"}
     kind = method["type"]
     if kind != "supervised" and request.hyperparameters:
-        text = f"'hyperparameters' belong into 'method.{kind}.hyperparameters'."
+        text = f"'hyperparameters' belong in 'method.{kind}.hyperparameters'."
         raise ApiError(400, text, param="hyperparameters", code="invalid_value")
     settings = method.setdefault(kind, {})
     if request.hyperparameters and not settings.get("hyperparameters"):
@@ -138,13 +143,11 @@ def examine(store: Store, job: dict[str, Any]) -> None:
             least = LEAST_ROWS if name == "training_file" else 1
             if len(rows) < least:
                 raise ValueError(f"The file has {len(rows)} example(s), but must have at least {least}.")
-        except (ValueError, data.DataError, OSError) as error:
-            reason = str(error).replace(str(store.path("file", job[name])), "file")[:2000]
-            code = f"invalid_{name}" if not isinstance(error, OSError) else "file_not_found"
-            return fail(store, job["id"], code, reason if code != "file_not_found" else "The file is gone.", name)
+        except (ValueError, data.DataError) as error:
+            return fail(store, job["id"], f"invalid_{name}", str(error)[:2000], name)
         counts[name] = len(rows)
         folder = store.path("job", job["id"])
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        text = "".join(json.dumps(row) + "\n" for row in rows)  # in ASCII, so that only this ends a line
         runtime.atomic_write(folder / f"{name}.jsonl", text)
     method = job["method"]
     method[kind]["hyperparameters"] = resolve(method[kind]["hyperparameters"], counts["training_file"], kind)
@@ -214,14 +217,7 @@ def _supervised(row: dict) -> list[dict]:
     if row.get("tools") or any(turn.get("tool_calls") or turn.get("role") == "tool" for turn in turns):
         for wrong in data.check([{**row, "messages": turns}], task=None):
             raise ValueError(f"{wrong.field}: {wrong.message} – {wrong.remedy}")
-        weights = [turn.get("weight") for turn in turns]
-        flat = flatten(turns, row.get("tools"))
-        if len(flat) - len(turns) not in (0, 1):
-            raise ValueError("messages: two turns of one role follow each other: join them.")
-        turns = flat
-        for turn, weight in zip(reversed(turns), reversed(weights), strict=False):
-            turn |= {} if weight is None else {"weight": weight}
-        row = {}
+        turns, row = flatten(turns, row.get("tools")), {}
     learned = [at for at, turn in enumerate(turns) if turn.get("role") == "assistant" and turn.get("weight") != 0]
     if len(learned) < 2:
         return [{**row, "messages": turns}]
@@ -317,11 +313,12 @@ class Supervisor(threading.Thread):
 
     def _watch(self, job: dict[str, Any]) -> None:
         """See to a job that was cancelled, and to a process that has ended."""
-        if job["status"] == "cancelled" and self.process.poll() is None:
+        if job["status"] == "cancelled":
             self.process.kill()
-        if self.process.poll() is None:
+        code = self.process.poll()
+        if code is None:
             return
-        code, self.process, self.job = self.process.wait(), None, ""
+        self.process = None
         if job["status"] == "cancelled":
             shutil.rmtree(self.store.path("job", job["id"]), ignore_errors=True)
             return

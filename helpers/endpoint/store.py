@@ -113,8 +113,8 @@ class Store:
             return self.database.execute(text, (f"deleted {kind}", kind, id)).rowcount > 0
 
     def page(
-        self, kind: str, parent: str = "", *, after: str | None = None, limit: int = 20, newest_first: bool = True,
-        where: dict[str, str] | None = None,
+        self, kind: str, parent: str = "", *, after: str | None = None, limit: int = 20, order: str = "desc",
+        **where: str | None,
     ) -> tuple[list[dict[str, Any]], bool]:  # fmt: skip
         """Objects in the order in which they came, and whether there are more behind them.
 
@@ -122,20 +122,20 @@ class Store:
             after: id of the last object of the page before; an unknown one begins at the start.
             where: JSON paths, such as `$.purpose`, and the values they must have.
         """
-        sign, order = ("<", "DESC") if newest_first else (">", "ASC")
+        sign = ">" if order == "asc" else "<"
         text, values = "SELECT body FROM objects WHERE kind = ? AND parent = ?", [kind, parent]
         kinds = kind, f"deleted {kind}"
         if after and (found := self._rows("SELECT number FROM objects WHERE kind IN (?, ?) AND id = ?", *kinds, after)):
             text, values = f"{text} AND number {sign} ?", [*values, found[0][0]]
-        for path, value in (where or {}).items():
-            text, values = f"{text} AND json_extract(body, ?) = ?", [*values, path, value]
+        for name, value in where.items():
+            if value is not None:
+                text, values = f"{text} AND json_extract(body, ?) = ?", [*values, f"$.{name}", value]
         found = self._rows(f"{text} ORDER BY number {order} LIMIT ?", *values, limit + 1)
         return [json.loads(row[0]) for row in found[:limit]], len(found) > limit
 
     def all(self, kind: str, parent: str = "", **where: str) -> list[dict[str, Any]]:
         """All objects of a kind, the oldest first."""
-        paths = {f"$.{name}": value for name, value in where.items()}
-        return self.page(kind, parent, limit=2**31, newest_first=False, where=paths)[0]
+        return self.page(kind, parent, limit=2**31, order="asc", **where)[0]
 
     # --- contents ---
 

@@ -28,8 +28,12 @@ class ApiError(Exception):
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+HOUR = 3600  # seconds
+
+
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    # A limit that no text reaches: pydantic then refuses half a surrogate, which no database or tokenizer takes.
+    model_config = ConfigDict(extra="forbid", strict=True, str_max_length=2**30)
 
 
 Auto = Literal["auto"]
@@ -107,7 +111,7 @@ class JobRequest(_Body):
     suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     metadata: Metadata | None = None
-    integrations: list[Any] | None = None
+    integrations: Annotated[list[Any], Field(max_length=0)] | None = None  # there are none here
     trainingType: Literal["Standard", "GlobalStandard", "DeveloperTier"] | None = None  # noqa: N815 – Azure's
 
 
@@ -117,6 +121,11 @@ class PermissionRequest(_Body):
     project_ids: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(min_length=1, max_length=64)]
 
 
+class _Expiry(_Body):
+    anchor: Literal["created_at"]
+    seconds: Annotated[int, Field(ge=HOUR, le=30 * 24 * HOUR)]
+
+
 class UploadRequest(_Body):
     """Body of `POST /uploads`."""
 
@@ -124,7 +133,7 @@ class UploadRequest(_Body):
     filename: Annotated[str, Field(min_length=1, max_length=255)]
     mime_type: str
     purpose: Literal["assistants", "batch", "fine-tune", "vision", "user_data"]
-    expires_after: dict[str, Any] | None = None
+    expires_after: _Expiry | None = None
 
 
 class CompleteRequest(_Body):
@@ -135,11 +144,16 @@ class CompleteRequest(_Body):
 
 
 class GraderRequest(_Body):
-    """Body of the graders' `validate`, and with the other two of their `run`."""
+    """Body of the graders' `validate`."""
 
     grader: dict[str, Any]
-    model_sample: str | None = None
-    item: Any = None
+
+
+class RunRequest(GraderRequest):
+    """Body of their `run`."""
+
+    model_sample: str
+    item: dict[str, Any] | None = None
 
 
 class MetadataRequest(_Body):
@@ -334,7 +348,7 @@ def refusal(found: Sequence[dict[str, Any]]) -> ApiError:
         return ApiError(400, f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")
     if kind in _WANTED:
         got = "null" if given is None else _KINDS.get(type(given), "something else")
-        text = f"Invalid type for '{param}': expected {_WANTED[kind]}, but got {got} instead."
+        text = f"Invalid type for '{param or 'request'}': expected {_WANTED[kind]}, but got {got} instead."
         return ApiError(400, text, param=param, code="invalid_type")
     if kind == "literal_error":
         text = f"Invalid value: {str(given)[:80]!r}. Supported values are: {limits['expected']}."
