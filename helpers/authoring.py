@@ -389,6 +389,11 @@ def _exercises(notebook: NotebookNode) -> Iterator[str]:
     tags = ("exercise", "solution", "check")
     roles = "".join(next((tag[0] for tag in tags if tag in _tags(cell)), ".") for cell in cells)
     rest = re.sub("e+s+c+", lambda found: "." * len(found[0]), roles)
+    asked = [
+        int(n) for c in cells if "check" in _tags(c) for n in re.findall(r'(?:check|predict)\("\d\d-(\d+)"', c.source)
+    ]
+    if asked != sorted(asked):
+        yield f"exercises are numbered {', '.join(map(str, asked))} down the page"
     number, owner = 0, {}  # exercise that wrote a name last
     for cell, role, odd, before in zip(cells, roles, rest, "." + roles, strict=False):
         if odd != ".":

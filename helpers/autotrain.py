@@ -98,7 +98,7 @@ def refusal(place: str, python: str, free_gb: float, memory_gb: float) -> str:
 
 
 def missing() -> str:
-    """What is wrong with the environment; empty if it is whole and has the versions that belong into it."""
+    """What is wrong with the environment; empty if it is whole and has the versions that belong in it."""
     record = install.read_json(folder() / "ready.json")
     if not record:
         return "is half-built" if (folder() / "env").exists() else "is not here yet"

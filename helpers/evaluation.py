@@ -289,10 +289,13 @@ class Comparison:
         ])  # fmt: skip
 
     def __repr__(self) -> str:
+        told = f"these rows detect differences of about {self.detectable:.3f} or more"
+        if not self.detectable:
+            told = "every row scores the same on both sides, so what these rows could detect does not show"
         return (
             f"{self.a.name} against {self.b.name}: {self.verdict}\n"
             f"F1 difference {self.difference:+.3f}, 95 % interval {self.low:+.3f} to {self.high:+.3f}, n={self.a.n}; "
-            f"these rows detect differences of about {self.detectable:.3f} or more"
+            f"{told}"
         )
 
 

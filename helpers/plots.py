@@ -45,7 +45,10 @@ def loss_curve(history: Sequence[dict[str, float]], title: str = "", quantity: s
     if held_out:
         ax.plot(*zip(*held_out, strict=True), "o-", color=COLOURS["validation"], label="validation")
     least = min((value for _, value in train + held_out), default=0)
-    ax.set(xlabel="step", ylabel=quantity, title=title, ylim=(min(0, least), None))
+    ax.set(xlabel="step", ylabel=quantity, title=title)
+    if least > 0:  # a curve that touches zero keeps its distance from the axis
+        ax.set_ylim(bottom=0)
+    ax.xaxis.get_major_locator().set_params(integer=True)
     if train or held_out:
         ax.legend(frameon=False)
     return figure

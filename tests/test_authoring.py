@@ -586,6 +586,11 @@ STUB, WRITTEN, CHECK = ("exercise", "mine = ..."), ("solution", "mine = 1"), ("c
 OTHER = ("", "free = 0")
 
 
+def asks(number: int) -> tuple[str, str]:
+    """The cell that checks the exercise of this number."""
+    return "check", f'exercises.check("05-{number}", mine)'
+
+
 @pytest.mark.parametrize(
     ("cells", "problem"),
     [
@@ -599,6 +604,8 @@ OTHER = ("", "free = 0")
         ([STUB, OTHER, WRITTEN, CHECK], ORDER),
         ([STUB, WRITTEN, OTHER, CHECK], ORDER),
         ([CHECK], ORDER),
+        ([STUB, WRITTEN, asks(1), STUB, WRITTEN, asks(2)], ""),
+        ([STUB, WRITTEN, asks(2), STUB, WRITTEN, asks(1)], "numbered 2, 1"),
     ],
 )
 def test_an_exercise_is_stub_solution_and_check_in_this_order(cells, problem):

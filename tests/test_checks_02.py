@@ -8,7 +8,7 @@ import re
 import pytest
 
 from helpers.decision import Case
-from tests.answers import raises, said, stub
+from tests.answers import raises, said, spelled, stub
 
 # --- 02-2: a story becomes a case ------------------------------------------------------------------
 
@@ -232,7 +232,7 @@ def test_a_long_page_is_not_judged(tmp_path):
     assert said("02-5", "These are other words altogether, said at length. " * 30)[0] == "unscored"
 
 
-@pytest.mark.parametrize("answer", ["", "tune it", None, 5, [], object()], ids=repr)
+@pytest.mark.parametrize("answer", ["", "tune it", None, 5, [], object()], ids=spelled)
 def test_a_line_is_no_page(answer):
     assert said("02-5", answer)[0] == "wrong"
 

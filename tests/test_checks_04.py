@@ -9,7 +9,7 @@ import pytest
 from helpers import runtime
 from tests.answers import raises, said, stub
 
-# --- 04-2: recall at k -----------------------------------------------------------------------------
+# --- 04-1: recall at k -----------------------------------------------------------------------------
 
 
 def plain(found, wanted, k):
@@ -34,7 +34,7 @@ def with_numpy(found, wanted, k):
 
 @pytest.mark.parametrize("answer", [plain, in_a_loop, with_numpy])
 def test_recall_is_right_however_it_is_written(answer):
-    assert said("04-2", answer)[0] == "right"
+    assert said("04-1", answer)[0] == "right"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_recall_is_right_however_it_is_written(answer):
     ],
 )
 def test_a_wrong_recall_is_explained(answer, word):
-    status, text = said("04-2", answer)
+    status, text = said("04-1", answer)
     assert status == "wrong" and word in text
 
 
@@ -107,7 +107,7 @@ def test_blaming_the_wrong_part_is_explained(answer, word):
 # --- all of them -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("exercise", "answer"), [("04-2", stub), ("04-3", stub), ("04-2", ...)])
+@pytest.mark.parametrize(("exercise", "answer"), [("04-1", stub), ("04-3", stub), ("04-1", ...)])
 def test_an_exercise_not_attempted_says_so(exercise, answer):
     assert said(exercise, answer)[0] == "open"
 

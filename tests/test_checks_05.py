@@ -7,7 +7,7 @@ import math
 import pytest
 
 from helpers import exercises
-from tests.answers import raises, said, stub
+from tests.answers import raises, said, spelled, stub
 
 # --- 05-2: break-even ------------------------------------------------------------------------------
 
@@ -95,7 +95,7 @@ def test_a_bill_that_takes_prices_per_token_is_told():
     assert status == "wrong" and "per *million*" in text
 
 
-@pytest.mark.parametrize("answer", [lambda *n: "much", raises, lambda a: a, None, "x", 5], ids=repr)
+@pytest.mark.parametrize("answer", [lambda *n: "much", raises, lambda a: a, None, "x", 5], ids=spelled)
 def test_absurd_bills_are_wrong(answer):
     assert said("05-3", answer)[0] == "wrong"
 
@@ -173,7 +173,7 @@ def test_numbers_without_a_part_are_told_which(old, new, word):
     assert status == "wrong" and word in text
 
 
-@pytest.mark.parametrize("answer", ["", "cheap", None, 5, object()], ids=repr)
+@pytest.mark.parametrize("answer", ["", "cheap", None, 5, object()], ids=spelled)
 def test_no_numbers_are_wrong(answer):
     assert said("05-5", answer)[0] == "wrong"
 

@@ -11,7 +11,7 @@ import pytest
 from helpers import assignment, data, evaluation
 from tests.answers import raises, said, stub
 
-# --- 14-2: which doors are open --------------------------------------------------------------------
+# --- 14-1: which doors are open --------------------------------------------------------------------
 
 CLOSED = datetime.date(2027, 1, 6)
 
@@ -43,7 +43,7 @@ def but(change):
 
 @pytest.mark.parametrize("answer", [by_a_list, by_taking_away, one_by_one])
 def test_the_open_doors_are_right_however_they_are_found(answer):
-    assert said("14-2", answer)[0] == "right"
+    assert said("14-1", answer)[0] == "right"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_the_open_doors_are_right_however_they_are_found(answer):
     ],
 )
 def test_wrong_doors_are_explained(answer, word):
-    status, text = said("14-2", answer)
+    status, text = said("14-1", answer)
     assert status == "wrong" and word in text
 
 
@@ -192,6 +192,6 @@ def test_a_folder_that_is_not_there_is_told_so(tmp_path):
     assert said("14-4", "x" * 10**6)[0] == "wrong"
 
 
-@pytest.mark.parametrize("exercise", ["14-2", "14-3", "14-4"])
+@pytest.mark.parametrize("exercise", ["14-1", "14-3", "14-4"])
 def test_an_open_exercise_says_so(exercise):
     assert said(exercise, ...)[0] == "open"

@@ -7,12 +7,12 @@ import pytest
 from helpers import scale
 from tests.answers import raises, said, stub
 
-# --- 18-2: what a process hands in ---------------------------------------------------------------
+# --- 18-1: what a process hands in ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("answer", [lambda m, c: m / sum(c) * len(c), lambda m, c: m / (sum(c) / len(c))])
 def test_a_sum_scaled_to_all_labels_is_right(answer):
-    assert said("18-2", answer)[0] == "right"
+    assert said("18-1", answer)[0] == "right"
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_a_sum_scaled_to_all_labels_is_right(answer):
     ],
 )
 def test_what_averages_to_something_else_is_explained(answer, word):
-    status, text = said("18-2", answer)
+    status, text = said("18-1", answer)
     assert status == "wrong" and word in text.replace("; of all labels", "; over all labels")
 
 
@@ -109,6 +109,6 @@ def test_more_use_than_anybody_reached_is_left_unscored():
     assert said("18-4", made | {"hours": hours, "usd": hours})[0] == "unscored"
 
 
-@pytest.mark.parametrize(("exercise", "answer"), [("18-2", stub), ("18-3", stub), ("18-4", ...)])
+@pytest.mark.parametrize(("exercise", "answer"), [("18-1", stub), ("18-3", stub), ("18-4", ...)])
 def test_an_exercise_that_was_not_attempted_is_open(exercise, answer):
     assert said(exercise, answer)[0] == "open"

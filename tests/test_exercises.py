@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from helpers import authoring, data, exercises
+from tests.answers import spelled
 
 
 def status(exercise, *answers):
@@ -28,7 +29,7 @@ def test_an_unattempted_exercise_says_so(untouched):
     assert exercises.check("00-2", untouched).status == "open"
 
 
-@pytest.mark.parametrize("absurd", [None, 42, "text", [], object(), raising, print, 10**400], ids=repr)
+@pytest.mark.parametrize("absurd", [None, 42, "text", [], object(), raising, print, 10**400], ids=spelled)
 @pytest.mark.parametrize("exercise", ["00-2", "00-3", "00-4"])
 def test_no_answer_makes_a_check_raise(exercise, absurd):
     feedback = exercises.check(exercise, absurd)

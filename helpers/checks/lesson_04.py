@@ -7,7 +7,7 @@ import random
 
 from ..exercises import Wrong, checker
 
-# --- 04-2: recall at k -----------------------------------------------------------------------------
+# --- 04-1: recall at k -----------------------------------------------------------------------------
 
 
 def _rankings() -> tuple[list[list[int]], list[int]]:
@@ -33,7 +33,7 @@ def _share(got) -> float:
         raise Wrong(f"It gave {got!r:.60}: return a share, a number from 0 to 1.") from None
 
 
-@checker("04-2")
+@checker("04-1")
 def recall_at(function) -> str:
     found, wanted = _rankings()
 

@@ -10,7 +10,51 @@ from typing import Any
 
 from ..exercises import Unscored, Wrong, checker, written
 
-# --- 10-2: a request for a job -----------------------------------------------------------------------
+# --- 10-2: which checkpoint? -------------------------------------------------------------------------
+
+# (metrics file, the step that is right, steps that betray a misconception and what it is)
+_LAST = "the last one. Each epoch learns the training rows better; the exam tells when that stops helping."
+_TRAIN = "where the *training* loss is lowest. Those rows are known by heart: look at valid_loss."
+_TEXT = "the lowest in the alphabet, where '10.25' comes before '9.75'. Make numbers of the texts: float()."
+_METRICS = (
+    (
+        "step,train_loss,valid_loss\n1,1.9,\n2,1.1,\n3,0.8,0.74\n4,0.6,\n5,0.5,\n6,0.4,0.58\n7,0.2,\n8,0.05,\n"
+        "9,0.1,0.66\n",
+        6, {9: _LAST, 8: _TRAIN},
+    ),
+    (
+        "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n1,12.4,0.1,,\n10,3.5,0.5,10.25,0.4\n"
+        "20,2.0,0.6,9.75,0.5\n30,1.0,0.7,11.5,0.45\n40,0.5,0.9,12.0,0.4\n",
+        20, {40: _LAST, 10: _TEXT},
+    ),
+    ("step,valid_loss,train_loss\n4,0.9,0.7\n8,0.6,0.9\n12,0.5,0.8\n", 12, {4: _TRAIN}),
+)  # fmt: skip
+
+
+@checker("10-2")
+def best_step(function: Callable) -> str:
+    for text, right, misconceptions in _METRICS:
+        got = function(text)
+        try:
+            step = float(got)
+        except (TypeError, ValueError):
+            raise Wrong(f"It gave {got!r:.60}: return the step, one number.") from None
+        if step == right:
+            continue
+        if step in misconceptions:
+            raise Wrong(f"For a curve that you have not seen it chose step {step:g}: {misconceptions[step]}")
+        if not math.isfinite(step) or not step.is_integer():
+            raise Wrong(f"It gave {step:g}, which looks like a loss. Return the step at which that loss was measured.")
+        if step in (0, 1, 2, 3) and right not in (0, 1, 2, 3):
+            raise Wrong(f"It gave {step:g}, the number of a row or an epoch. Return what stands in the column `step`.")
+        raise Wrong(f"For a curve that you have not seen it chose step {step:g}; the lowest valid_loss is at {right}.")
+    tied = "step,train_loss,valid_loss\n5,0.9,0.5\n10,0.4,0.5\n"
+    if float(function(tied)) == 10:
+        raise Unscored("Right. Of two equal losses you take the later one; the earlier has learned less by heart.")
+    return "Right, also where columns stand in another order, and where a loss has two digits before the point."
+
+
+# --- 10-3: a request for a job -----------------------------------------------------------------------
 
 _GIVEN = (  # model, training file, validation file: none of them stands in the lesson
     ("ft:some-model:shop:first:Zq3", "file-training-A", "file-exam-A"),
@@ -71,54 +115,10 @@ def _request(function: Callable, model: str, rows: str, exam: str) -> str:
     return note
 
 
-@checker("10-2")
+@checker("10-3")
 def my_request(function: Callable) -> str:
     note = [_request(function, *given) for given in _GIVEN][0]
     return f"Right: with ** it goes into jobs.create, at any of the three services.{note}"
-
-
-# --- 10-3: which checkpoint? -------------------------------------------------------------------------
-
-# (metrics file, the step that is right, steps that betray a misconception and what it is)
-_LAST = "the last one. Each epoch learns the training rows better; the exam tells when that stops helping."
-_TRAIN = "where the *training* loss is lowest. Those rows are known by heart: look at valid_loss."
-_TEXT = "the lowest in the alphabet, where '10.25' comes before '9.75'. Make numbers of the texts: float()."
-_METRICS = (
-    (
-        "step,train_loss,valid_loss\n1,1.9,\n2,1.1,\n3,0.8,0.74\n4,0.6,\n5,0.5,\n6,0.4,0.58\n7,0.2,\n8,0.05,\n"
-        "9,0.1,0.66\n",
-        6, {9: _LAST, 8: _TRAIN},
-    ),
-    (
-        "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n1,12.4,0.1,,\n10,3.5,0.5,10.25,0.4\n"
-        "20,2.0,0.6,9.75,0.5\n30,1.0,0.7,11.5,0.45\n40,0.5,0.9,12.0,0.4\n",
-        20, {40: _LAST, 10: _TEXT},
-    ),
-    ("step,valid_loss,train_loss\n4,0.9,0.7\n8,0.6,0.9\n12,0.5,0.8\n", 12, {4: _TRAIN}),
-)  # fmt: skip
-
-
-@checker("10-3")
-def best_step(function: Callable) -> str:
-    for text, right, misconceptions in _METRICS:
-        got = function(text)
-        try:
-            step = float(got)
-        except (TypeError, ValueError):
-            raise Wrong(f"It gave {got!r:.60}: return the step, one number.") from None
-        if step == right:
-            continue
-        if step in misconceptions:
-            raise Wrong(f"For a curve that you have not seen it chose step {step:g}: {misconceptions[step]}")
-        if not math.isfinite(step) or not step.is_integer():
-            raise Wrong(f"It gave {step:g}, which looks like a loss. Return the step at which that loss was measured.")
-        if step in (0, 1, 2, 3) and right not in (0, 1, 2, 3):
-            raise Wrong(f"It gave {step:g}, the number of a row or an epoch. Return what stands in the column `step`.")
-        raise Wrong(f"For a curve that you have not seen it chose step {step:g}; the lowest valid_loss is at {right}.")
-    tied = "step,train_loss,valid_loss\n5,0.9,0.5\n10,0.4,0.5\n"
-    if float(function(tied)) == 10:
-        raise Unscored("Right. Of two equal losses you take the later one; the earlier has learned less by heart.")
-    return "Right, also where columns stand in another order, and where a loss has two digits before the point."
 
 
 # --- 10-4: one's own rows, sent away? ------------------------------------------------------------------

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from ..exercises import Unscored, Wrong, checker, written
 
-# --- 12-2: what a command leaves unsaid ----------------------------------------------------------------
+# --- 12-1: what a command leaves unsaid ----------------------------------------------------------------
 
 _NAMES = ("rank", "dropout", "block", "template", "lora_alpha", "four_bit", "seed_of_rows", "log_steps")
 
 
-@checker("12-2")
+@checker("12-1")
 def silent(function: Callable) -> str:
     chance = random.Random(12)
     for _ in range(20):

@@ -14,7 +14,7 @@ from ..exercises import Unscored, Wrong, checker
 LOCAL = tuple(door for door in assignment.DOORS if door not in assignment.HOSTED)
 
 
-# --- 14-2: which doors are open --------------------------------------------------------------------
+# --- 14-1: which doors are open --------------------------------------------------------------------
 
 
 def _names(got: Any) -> set[str]:
@@ -26,7 +26,7 @@ def _names(got: Any) -> set[str]:
     return set(got)
 
 
-@checker("14-2")
+@checker("14-1")
 def open_doors(function: Callable) -> str:
     before, after = datetime.date(2026, 12, 24), datetime.date(2027, 3, 1)
     last, first = datetime.date(2027, 1, 5), datetime.date(2027, 1, 6)

@@ -9,59 +9,7 @@ from typing import Any
 from ..evaluation import Report
 from ..exercises import Unscored, Wrong, checker, written
 
-# --- 17-2: an alarm ------------------------------------------------------------------------------------
-
-
-def _lines(*parts: tuple[str, str]) -> list[dict]:
-    """A log: for each version a text with a letter per answer, "v" for valid and "x" for invalid."""
-    return [
-        {"time": "2026-11-25T12:00:00", "version": version, "seconds": 0.5, "valid": sign == "v"}
-        for version, signs in parts for sign in signs
-    ]  # fmt: skip
-
-
-# (the log, what is right, the misconception behind the other answer); no version's name stands in the lesson
-_LOGS = (
-    (_lines(("spring", "vvvvvvvvvv")), False, "All answers are valid, and it rings: do you count the valid ones?"),
-    (_lines(("spring", "xxxxxxxxxx")), True, "All answers are invalid, and it is silent."),
-    (_lines(("spring", "xxxxxxxxxxxxvvvvvvvv")), False, "The last eight are valid: what was before is over."),
-    (_lines(("spring", "vvvvvvvvvvvvvvvvvvvvvxxxxxx")), True, "Six of the last eight are invalid: it should ring."),
-    (_lines(("spring", "xxxxxxxxxx"), ("summer", "vvvvvvvv")), False, "The version that serves now is fine."),
-    (
-        _lines(("spring", "vvvvvv"), ("summer", "xxxxx")), False,
-        "The new version has answered five times: too few to say, by the rule.",
-    ),
-    (
-        _lines(("spring", "xxxxxxxx"), ("summer", "vv")), False,
-        "Those invalid answers are the old version's. The new one has answered twice.",
-    ),
-    (
-        _lines(("spring", "xxxxxxxx"), ("summer", "vvvv"), ("spring", "vvvvvvvv")), False,
-        "Look at the *last* eight of the version: it was rolled back to, and is fine now.",
-    ),
-    (
-        _lines(("spring", "vvvxxx"), ("summer", "vv"), ("spring", "xxxx")), True,
-        "Seven of the last eight of this version are invalid; two answers of another one stand between them.",
-    ),
-    (_lines(("spring", "vxvxvxvx")), False, "Four of eight are half, not *more* than half."),
-    (_lines(("spring", "vvvxxxxx")), True, "Five of eight are more than half."),
-)  # fmt: skip
-
-
-@checker("17-2")
-def alarm(function: Callable) -> str:
-    for log, right, why in _LOGS:
-        rings = function([dict(line) for line in log])
-        if rings is None:
-            raise Wrong("It gave None: does every way through the function return something?")
-        if not isinstance(rings, bool | int):
-            raise Wrong(f"It gave {rings!r:.60}: return True or False, so that a program can act on it.")
-        if bool(rings) != right:
-            raise Wrong(f"{why} It said {bool(rings)} to a log that you have not seen.")
-    return "Right, also for a version that has hardly begun, and for one that was rolled back to."
-
-
-# --- 17-3: a gate --------------------------------------------------------------------------------------
+# --- 17-2: a gate --------------------------------------------------------------------------------------
 
 
 def _report(name: str, rights: Sequence[bool], invalid: int = 0, seconds: float = 0.5) -> Report:
@@ -105,7 +53,7 @@ _GATED = (
 )  # fmt: skip
 
 
-@checker("17-3")
+@checker("17-2")
 def gate(function: Callable) -> str:
     for candidate, right, what in _GATED:
         passed = function(candidate, _OLD)
@@ -118,6 +66,58 @@ def gate(function: Callable) -> str:
         if bool(getattr(passed, "promote", passed)) != right:
             raise Wrong(f"Wrong for {what}" if right else f"It lets through {what}")
     return "Right: it lets clear wins pass, and neither luck nor speed nor a broken form."
+
+
+# --- 17-3: an alarm ------------------------------------------------------------------------------------
+
+
+def _lines(*parts: tuple[str, str]) -> list[dict]:
+    """A log: for each version a text with a letter per answer, "v" for valid and "x" for invalid."""
+    return [
+        {"time": "2026-11-25T12:00:00", "version": version, "seconds": 0.5, "valid": sign == "v"}
+        for version, signs in parts for sign in signs
+    ]  # fmt: skip
+
+
+# (the log, what is right, the misconception behind the other answer); no version's name stands in the lesson
+_LOGS = (
+    (_lines(("spring", "vvvvvvvvvv")), False, "All answers are valid, and it rings: do you count the valid ones?"),
+    (_lines(("spring", "xxxxxxxxxx")), True, "All answers are invalid, and it is silent."),
+    (_lines(("spring", "xxxxxxxxxxxxvvvvvvvv")), False, "The last eight are valid: what was before is over."),
+    (_lines(("spring", "vvvvvvvvvvvvvvvvvvvvvxxxxxx")), True, "Six of the last eight are invalid: it should ring."),
+    (_lines(("spring", "xxxxxxxxxx"), ("summer", "vvvvvvvv")), False, "The version that serves now is fine."),
+    (
+        _lines(("spring", "vvvvvv"), ("summer", "xxxxx")), False,
+        "The new version has answered five times: too few to say, by the rule.",
+    ),
+    (
+        _lines(("spring", "xxxxxxxx"), ("summer", "vv")), False,
+        "Those invalid answers are the old version's. The new one has answered twice.",
+    ),
+    (
+        _lines(("spring", "xxxxxxxx"), ("summer", "vvvv"), ("spring", "vvvvvvvv")), False,
+        "Look at the *last* eight of the version: it was rolled back to, and is fine now.",
+    ),
+    (
+        _lines(("spring", "vvvxxx"), ("summer", "vv"), ("spring", "xxxx")), True,
+        "Seven of the last eight of this version are invalid; two answers of another one stand between them.",
+    ),
+    (_lines(("spring", "vxvxvxvx")), False, "Four of eight are half, not *more* than half."),
+    (_lines(("spring", "vvvxxxxx")), True, "Five of eight are more than half."),
+)  # fmt: skip
+
+
+@checker("17-3")
+def alarm(function: Callable) -> str:
+    for log, right, why in _LOGS:
+        rings = function([dict(line) for line in log])
+        if rings is None:
+            raise Wrong("It gave None: does every way through the function return something?")
+        if not isinstance(rings, bool | int):
+            raise Wrong(f"It gave {rings!r:.60}: return True or False, so that a program can act on it.")
+        if bool(rings) != right:
+            raise Wrong(f"{why} It said {bool(rings)} to a log that you have not seen.")
+    return "Right, also for a version that has hardly begun, and for one that was rolled back to."
 
 
 # --- 17-4: one's own plan ------------------------------------------------------------------------------
