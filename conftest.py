@@ -1,4 +1,4 @@
-"""Every session of tests starts from an empty folder of runs, in this process and in the notebooks' kernels."""
+"""Every run of the tests starts from an empty folder of runs, in all their processes and the notebooks' kernels."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ import tempfile
 import pytest
 
 # Nothing stale may turn a broken trainer green. The model's cache stays: fetching it is tested by itself.
-_scratch = tempfile.TemporaryDirectory(prefix="course-runs-", ignore_cleanup_errors=True)
-os.environ["COURSE_RUNS"] = _scratch.name
+# `helpers test` gives one folder to its two calls of pytest; processes side by side take their parent's.
+if not os.environ.get("COURSE_TEST_RUNS"):
+    _scratch = tempfile.TemporaryDirectory(prefix="course-runs-", ignore_cleanup_errors=True)
+    os.environ["COURSE_TEST_RUNS"] = _scratch.name
+os.environ["COURSE_RUNS"] = os.environ["COURSE_TEST_RUNS"]
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let processes that run side by side share the processors, not fight for them."""
+    if lanes := getattr(config.option, "numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // lanes)))
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
@@ -23,3 +32,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name == "lessons" and item.path.stem != "00-start-here":
             item.add_marker(pytest.mark.slow)
+        notebook = item.path.suffix == ".ipynb"
+        item.add_marker(pytest.mark.xdist_group(row_of(item.path.stem) if notebook else item.path.stem))
+
+
+def row_of(lesson: str) -> str:
+    """Which of two rows of notebooks a lesson stands in, where files are run side by side.
+
+    About half of the time each. Those that train, or want, the model of all rows stand in one, as they would wait for
+    it; those that start the practice endpoint, whose folder one server holds at a time, in the other.
+    """
+    return "notebooks, all rows" if lesson[:2] in {"07", "08", "13", "14", "16", "17", "19"} else "notebooks"

@@ -34,7 +34,8 @@ TORCH, TORCH_FLOOR, PYTHONS = "2.13.0", (2, 6), ((3, 11), (3, 14))  # and the Py
 REQUIREMENTS = ROOT / "requirements.txt"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 WINDOW = ("transformers", "trl", "datasets", "peft")  # another version of these is another course
-NOT_ON_COLAB = {"jupyterlab", "ipykernel", "pytest", "nbval", "nbclient", "nbconvert", "nbformat", "ruff"}
+NOT_ON_COLAB = set("jupyterlab ipykernel pytest pytest-xdist nbval nbclient nbconvert nbformat ruff".split())
+JUDGES = "tests/test_notebooks.py"  # of the scoreboard that the other tests leave
 UNSLOTH = "unsloth==2026.10.9 unsloth_zoo==2026.10.9".split()  # their declared dependencies drag in CUDA
 UNSLOTH_NEEDS = """tyro==1.0.17 protobuf==7.36.2 sentencepiece==0.2.3 nest-asyncio==1.6.0 structlog==26.1.0
     hf_transfer==0.1.9 einops==0.8.2 msgspec==0.22.0 rich typer pydantic json5 regex pillow requests psutil""".split()
@@ -333,9 +334,9 @@ def run(command: Sequence[str | Path], failing: str) -> None:
         raise CourseError(f"{failing} Then {AGAIN}: finished stages are kept.")
 
 
-def foreground(command: Sequence[str | Path]) -> int:
+def foreground(command: Sequence[str | Path], **environment: str) -> int:
     """Run a child that deals with Ctrl-C itself (JupyterLab asks, pytest sums up); returns its exit code."""
-    process = subprocess.Popen(**_child(command))
+    process = subprocess.Popen(**_child(command, env=os.environ | UTF8 | environment))
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return process.wait()
@@ -586,9 +587,28 @@ def start(lab: bool = True, browser: bool = True) -> int:
     return foreground(lab_command(place.python, browser, root_user)) if lab else 0
 
 
+def side_by_side(cores: int, memory_gb: float) -> int:
+    """How many files of tests may run at once: each wants a processor and 8 GB, and more than four gain little."""
+    return max(1, min(cores, int(memory_gb // 8), 4))
+
+
 def test(arguments: Sequence[str]) -> int:
-    """Set up what the tests need, run pytest there with these arguments, return its exit code."""
-    return foreground([set_up()[0].python, "-m", "pytest", *arguments])
+    """Set up what the tests need, run pytest there with these arguments, return its exit code.
+
+    Without arguments pytest runs twice: over the files that don't need one another, side by side where the machine
+    allows it, then over what judges the scoreboard that they have left.
+    """
+    python = set_up()[0].python
+    if arguments:
+        return foreground([python, "-m", "pytest", *arguments])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    lanes = side_by_side(cores, look(python)["memory_gb"])
+    split = ["-n", str(lanes), "--dist", "loadgroup", "--no-loadscope-reorder"] if lanes > 1 else []
+    with tempfile.TemporaryDirectory(prefix="course-runs-", ignore_cleanup_errors=True) as folder:
+        first = foreground([python, "-m", "pytest", f"--ignore={JUDGES}", *split], COURSE_TEST_RUNS=folder)
+        if first == 2:  # interrupted, or not even collected
+            return first
+        return max(first, foreground([python, "-m", "pytest", JUDGES], COURSE_TEST_RUNS=folder))
 
 
 def inside(arguments: Sequence[str]) -> int | None:

@@ -440,6 +440,27 @@ def test_the_test_command_hands_arguments_and_exit_code_through(monkeypatch, cod
     assert calls == [[Path("python"), "-m", "pytest", "-m", "slow", "-k", "a or b", "--help"]]
 
 
+@pytest.mark.parametrize("codes, ends", [([0, 0], 0), ([1, 0], 1), ([0, 1], 1), ([2], 2)])
+def test_without_arguments_the_judges_of_the_board_come_last_and_see_what_the_others_left(monkeypatch, codes, ends):
+    calls, left = [], list(codes)
+    monkeypatch.setattr(install, "set_up", lambda: (install.Environment(Path("python"), True, ""), None))
+    monkeypatch.setattr(install, "look", lambda python: {"memory_gb": 24.0})
+    monkeypatch.setattr(install, "foreground", lambda command, **more: calls.append((command, more)) or left.pop(0))
+    assert cli.main(["test"]) == ends and not left
+    words = [set(map(str, command)) for command, _ in calls]
+    assert f"--ignore={install.JUDGES}" in words[0] and all(install.JUDGES in each for each in words[1:])
+    assert (ROOT / install.JUDGES).is_file()
+    folders = {more["COURSE_TEST_RUNS"] for _, more in calls}
+    assert len(folders) == 1 and not Path(*folders).exists()  # one for both, and gone
+
+
+@pytest.mark.parametrize(
+    "cores, memory_gb, at_once", [(2, 24, 2), (2, 15.6, 1), (1, 64, 1), (8, 32, 4), (64, 500, 4), (4, 0.5, 1)]
+)
+def test_as_many_files_are_tested_at_once_as_processors_and_memory_bear(cores, memory_gb, at_once):
+    assert install.side_by_side(cores, memory_gb) == at_once
+
+
 # --- environments without pip, and foreign packages, for real ------------------------------------
 
 

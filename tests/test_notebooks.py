@@ -1,7 +1,7 @@
 """What the notebooks claim holds: bands around the metrics, the same twice, in fp32, and not with broken labels.
 
-nbval runs the cells of `solutions/` and `lessons/` before this file (see `testpaths`); what is judged here
-are the rows that they left on the scoreboard. Run alone, this file makes the rows itself.
+nbval runs the cells of `solutions/` and `lessons/` before this file (`helpers test` sees to it, as does the order of
+`testpaths`); what is judged here are the rows that they left on the scoreboard. Run alone, it makes the rows itself.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def execute(path, times: int = 1, keep: str = "") -> None:
 
 @pytest.fixture(scope="session")
 def board():
-    """The board after the masters have run."""
-    if not set(BANDS["systems"]) <= {row["system"] for row in scoreboard.rows()}:
+    """The board after the masters have run. It may lack what a master that failed did not get to: that is judged."""
+    if not scoreboard.rows():
         for path in authoring.masters():
             execute(path)
     return scoreboard.rows()
