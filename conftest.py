@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 
 import pytest
@@ -32,14 +33,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name == "lessons" and item.path.stem != "00-start-here":
             item.add_marker(pytest.mark.slow)
-        notebook = item.path.suffix == ".ipynb"
-        item.add_marker(pytest.mark.xdist_group(row_of(item.path.stem) if notebook else item.path.stem))
 
 
-def row_of(lesson: str) -> str:
-    """Which of two rows of notebooks a lesson stands in, where files are run side by side.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Side by side, files of tests go to who is free, and notebooks stand in two rows of about the same time.
 
-    About half of the time each. Those that train, or want, the model of all rows stand in one, as they would wait for
-    it; those that start the practice endpoint, whose folder one server holds at a time, in the other.
+    In one are those that train, or want, the model of all rows, as they would wait for it; in the other those that
+    start the practice endpoint, whose folder one server holds at a time.
     """
-    return "notebooks, all rows" if lesson[:2] in {"07", "08", "13", "14", "16", "17", "19"} else "notebooks"
+    from xdist.scheduler import LoadFileScheduling
+
+    class Rows(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            lesson = re.search(r"(\d\d)-[\w-]+\.ipynb$", file)
+            return str(lesson[1] in {"07", "08", "13", "14", "16", "17", "19"}) if lesson else file
+
+    return Rows(config, log)
