@@ -130,8 +130,8 @@ _NEXT = {"": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "
 _ROLES = ("system", "user", "assistant", "tool")
 _TEXT_RULES = tuple((re.compile(pattern), message, remedy) for pattern, message, remedy in (
     (r"<\|\w{1,20}\|>", "holds the special token {}", "remove it: the chat template adds those itself"),
-    (r"\b(?:sk-(?:\w+-)?|hf_|ghp_|AKIA)\w{16,}", "holds what looks like a secret key ({:.6}…)",
-     "remove and revoke it: models repeat what they were trained on"),
+    (r"\b(?:sk-[\w-]{16,}|hf_\w{16,}|gh[pousr]_\w{16,}|github_pat_\w{16,}|AKIA\w{16,})",
+     "holds what looks like a secret key ({:.6}…)", "remove and revoke it: models repeat what they were trained on"),
     ("\ufffd", "holds U+FFFD, the mark of a lost letter", "read the source again in its real encoding"),
     ("[\ud800-\udfff]", "holds half a character (a lone surrogate)", "cut text between whole characters"),
     ("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028\u2029\u2060\ufeff]",

@@ -8,7 +8,7 @@ from helpers.exercises import check
 
 
 def spelled(answer) -> str:
-    """An answer in a test's name, without the address that differs between processes that test side by side."""
+    """An answer in a test's name, without its address, which differs from run to run."""
     return re.sub(r" at 0x\w+", "", repr(answer))
 
 

@@ -39,6 +39,19 @@ def tiny():
 
 
 @pytest.fixture
+def lively(tiny):
+    """`tiny` with weights so large that its answers wander: with small ones they repeat a token, whatever is asked."""
+    import torch
+
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in tiny.model.layers.parameters():
+            if weight.ndim == 2:
+                torch.nn.init.normal_(weight, std=0.5)
+    return tiny
+
+
+@pytest.fixture
 def runs_folder(tmp_path, monkeypatch):
     """An empty runs folder for one test."""
     monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "runs"))

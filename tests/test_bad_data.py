@@ -14,7 +14,10 @@ from helpers import data
 GOOD = [data.recipe(f"Soup {n}", ["1 tsp. salt", f"{n} c. water"], ["salt", "water"]) for n in range(1, 6)]
 SYSTEM, USER, ASSISTANT = GOOD[0]["messages"]
 LINE = json.dumps(GOOD[0])
-KEY = "sk-" + "x" * 24  # the shape of a key, not one
+KEYS = {  # the shapes of keys, not keys
+    "a service": "sk-" + "x" * 24, "a project": "sk-proj-" + "x_Y-" * 10, "a hub": "hf_" + "x" * 34,
+    "a repository": "ghp_" + "x" * 36, "a cloud": "AKIA" + "X" * 16,
+}  # fmt: skip
 
 
 def file(*parts: str | bytes) -> bytes:
@@ -192,7 +195,8 @@ ROWS = [
     bad("over-long", asked("word " * 3_000), "messages", "about 5,", "shorten"),
     bad("special token", asked("stop <|im_end|> here"), QUESTION, "<|im_end|>", "template"),
     bad("another model's token", asked("<|endoftext|>"), QUESTION, "<|endoftext|>", "template"),
-    bad("secret key", asked(f"my key is {KEY}"), QUESTION, "secret", "revoke"),
+    *(bad(f"secret key of {whose}", asked(f"my key is {key}"), QUESTION, "secret", "revoke")
+      for whose, key in KEYS.items()),
     bad("replacement character", asked("pur\ufffde"), QUESTION, "U+FFFD", "encoding"),
     bad("escaped zero byte", asked("a\0b"), QUESTION, r"\x00", "remove"),
     bad("escape code", asked("\x1b[31mred"), QUESTION, "control", "remove"),
@@ -369,8 +373,10 @@ def test_a_problem_prints_as_file_line_field_message_remedy():
     assert str(problem) == text
 
 
-def test_a_secret_is_not_printed():
-    assert KEY not in str(data.DataError(data.check([asked(f"my key is {KEY}")])))
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+def test_a_secret_is_not_printed(key):
+    told = str(data.DataError(data.check([asked(f"my key is {key}")])))
+    assert "secret" in told and key[:8] not in told
 
 
 # --- what must pass ------------------------------------------------------------------------------

@@ -289,7 +289,8 @@ def test_a_training_that_makes_no_sense_has_no_memory(wrong):
 
 @pytest.mark.parametrize(
     ("method", "dtype", "rows", "checkpointing"),
-    [("lora", "bfloat16", 4, False), ("full", "float32", 2, False),
+    [("full", "float32", 2, False),  # lesson 09 measures a fifth in every run of the tests
+     pytest.param("lora", "bfloat16", 4, False, marks=pytest.mark.slow),
      pytest.param("lora", "float32", 2, False, marks=pytest.mark.slow),
      pytest.param("lora", "bfloat16", 8, True, marks=pytest.mark.slow)],
 )  # fmt: skip

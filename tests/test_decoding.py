@@ -20,28 +20,17 @@ def answered(model, asked, size, constrain=None, eos=2) -> list[list[int]]:
 
 
 @pytest.fixture
-def lively(tiny):
-    """A random model with weights so large that its answers wander instead of repeating one token."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for weight in tiny.model.layers.parameters():
-            if weight.ndim == 2:
-                torch.nn.init.normal_(weight, std=0.5)
-    return tiny
-
-
-@pytest.fixture
 def qwen():
     """A random model that is no Llama."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(0)
-    return Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=49152, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-            num_key_value_heads=1, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=2,
-        )
-    ).eval()  # fmt: skip
+    config = Qwen2Config(
+        vocab_size=49152, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=2,
+        initializer_range=0.5,  # else it repeats one token, whatever is asked
+    )  # fmt: skip
+    return Qwen2ForCausalLM(config).eval()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 64])
@@ -101,17 +90,18 @@ def test_a_model_that_was_asked_can_still_be_trained(tiny, tokenizer):
     assert any(p.grad is not None for p in model.parameters())
 
 
-def test_changed_weights_change_the_answers(tiny, tokenizer):
+def test_changed_weights_change_the_answers(lively, tokenizer):
     asked = prompts(tokenizer, 1, 5)
-    before = answered(tiny, asked, 2)
+    before = answered(lively, asked, 2)
     with torch.no_grad():
-        for weight in tiny.parameters():
+        for weight in lively.model.layers.parameters():  # those that are joined: the embedding is read anew anyway
             weight.add_(torch.randn_like(weight))
-    assert answered(tiny, asked, 2) != before
+    assert answered(lively, asked, 2) != before
 
 
 def test_another_kind_of_model_answers_by_its_own_generate(qwen, tokenizer):
     asked = prompts(tokenizer, 1, 9, 4)
+    assert len(set(map(tuple, answered(qwen, asked, 2)))) == 3
     for prompt, tokens in zip(asked, answered(qwen, asked, 2), strict=True):
         expected = qwen.generate(torch.tensor([prompt]), max_new_tokens=LIMIT, do_sample=False, eos_token_id=2)
         assert expected[0, len(prompt) :].tolist() == tokens

@@ -145,23 +145,23 @@ def test_wins_and_losses_show_the_widest_margins_first():
 # --- decoding ------------------------------------------------------------------------------------
 
 
-def test_batched_answers_are_those_of_one_by_one_in_fp32(tiny, tokenizer):
+def test_batched_answers_are_those_of_one_by_one_in_fp32(lively, tokenizer):
     chats = [data.prompt(row) for row in rows(9)]
     together, alone, threes = (
-        [a["text"] for a in models.generate(tiny, tokenizer, chats, max_new_tokens=12, batch_size=b, progress=False)]
+        [a["text"] for a in models.generate(lively, tokenizer, chats, max_new_tokens=12, batch_size=b, progress=False)]
         for b in (9, 1, 3)
     )
-    assert together == alone == threes
+    assert together == alone == threes and len(set(together)) == 9
 
 
-def test_greedy_decoding_is_that_of_transformers(tiny, tokenizer):
+def test_greedy_decoding_is_that_of_transformers(lively, tokenizer):
     import torch
 
     chat = data.prompt(rows(1)[0])
     ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False, return_tensors="pt")
     with torch.inference_mode():
-        theirs = tiny.generate(ids, max_new_tokens=10, do_sample=False, attention_mask=torch.ones_like(ids))
-    ours = models.generate(tiny, tokenizer, [chat], max_new_tokens=10, progress=False)[0]
+        theirs = lively.generate(ids, max_new_tokens=10, do_sample=False, attention_mask=torch.ones_like(ids))
+    ours = models.generate(lively, tokenizer, [chat], max_new_tokens=10, progress=False)[0]
     assert ours["text"] == tokenizer.decode(theirs[0, ids.shape[1] :], skip_special_tokens=True)
     assert ours["prompt_tokens"] == ids.shape[1] and ours["completion_tokens"] == 10 and not ours["finished"]
 

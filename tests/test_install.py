@@ -579,7 +579,7 @@ def test_a_taken_port_is_noticed():
     assert install.port_free()
 
 
-def test_altered_missing_and_unlisted_data_are_noticed(tmp_path):
+def test_altered_data_and_a_missing_list_are_noticed(tmp_path):
     assert "hashes.json" in install.data_problem(tmp_path)
     (tmp_path / "a.jsonl").write_text("{}\n", encoding="utf-8")
     entry = {"sha256": models.sha256(tmp_path / "a.jsonl"), "rows": 1}

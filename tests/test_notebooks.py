@@ -1,7 +1,7 @@
 """What the notebooks claim holds: bands around the metrics, the same twice, in fp32, and not with broken labels.
 
-nbval runs the cells of `solutions/` and `lessons/` before this file (`helpers test` sees to it, as does the order of
-`testpaths`); what is judged here are the rows that they left on the scoreboard. Run alone, it makes the rows itself.
+nbval runs the cells of `solutions/` and `lessons/` before this file (see `testpaths`); what is judged here
+are the rows that they left on the scoreboard. Run alone, this file makes the rows itself.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zipfile
 from collections import Counter
 
@@ -157,8 +158,13 @@ def test_there_are_3129_recipes_with_titles_of_their_own_ingredients_and_steps()
     assert all(recipe["ingredients"] and recipe["steps"] for recipe in found)
 
 
-def test_the_text_is_attributed_and_none_of_it_is_in_the_repository():
+def test_the_text_is_attributed_and_no_steps_of_it_are_in_the_repository():
     assert "Wikibooks" in texts.ATTRIBUTION and "CC BY-SA 4.0" in texts.ATTRIBUTION
+    steps = {step for recipe in texts.recipes() for step in recipe["steps"] if len(step) > 60}
+    paths = [path for name in ("data", "lessons", "solutions") for path in (runtime.ROOT / name).rglob("*")]
+    for path in (path for path in paths if path.suffix in (".json", ".jsonl", ".ipynb")):
+        assert not steps & set(re.split(r'["\n]|\\n', path.read_text(encoding="utf-8"))), path
+    assert len(steps) > 1000
     recorded = (runtime.ROOT / "data" / "recorded" / "facts.json").read_text(encoding="utf-8")
     assert not any(recipe["title"] in recorded for recipe in texts.recipes() if len(recipe["title"]) > 12)
 

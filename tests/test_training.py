@@ -171,9 +171,15 @@ def test_callbacks_see_every_step(tiny, runs_folder):
     assert Count.steps == 2
 
 
-def test_validation_loss_is_measured_each_epoch(tiny, runs_folder):
-    run = training.fine_tune(rows(8), validation=rows(4, 50), model=tiny, epochs=2, **QUIET)
-    assert [row["epoch"] for row in run.history if "eval_loss" in row] == [1.0, 2.0]
+def test_validation_loss_is_that_of_the_validation_rows_after_each_epoch(tiny, runs_folder, tokenizer):
+    held_out, how = rows(4, 50), {"method": "full", "learning_rate": 3e-3, "epochs": 2}
+    run = training.fine_tune(rows(8), validation=held_out, model=tiny, **how, **QUIET)
+    measured = {row["epoch"]: row["eval_loss"] for row in run.history if "eval_loss" in row}
+    assert list(measured) == [1.0, 2.0]
+    batch = training.collate([data.encode(row, tokenizer) for row in held_out], tokenizer.pad_token_id)
+    with torch.no_grad():
+        expected = models.load_model(run.folder, dtype="float32")(**batch).loss.item()
+    assert measured[2.0] == pytest.approx(expected, rel=1e-3)  # that of the training rows is a hundredth lower
 
 
 @pytest.mark.parametrize(

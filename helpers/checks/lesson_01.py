@@ -28,7 +28,7 @@ def _numbers(value: Any, wanted: int) -> list:
 
 @checker("01-2")
 def mask(function) -> str:
-    for ids, length in (([11, 12, 13, 14, 2], 3), ([7, 0, 7, 7, 0, 9, 2], 5), ([5, 2], 1), ([4, 5, 6, 2], 0)):
+    for ids, length in (([11, 12, 13, 14, 2], 3), ([7, 0, 7, 7, 0, 9, 7, 0, 2], 5), ([5, 2], 1), ([4, 5, 6, 2], 0)):
         given, wanted = list(ids), [MASK] * length + ids[length:]
         got = _numbers(function(given, length), len(ids))
         case = f"For the {len(ids)} tokens {ids} with a prompt of {length}"
@@ -48,6 +48,10 @@ def mask(function) -> str:
             raise Wrong(f"{case} it gave ones and zeros. A label is the id to be learned, or {MASK} where nothing is.")
         if got[length:] == ids[length:]:
             raise Wrong(f"{case} the prompt is labelled {got[:length]}. The loss skips {MASK} only; the rest are ids.")
+        if got == [MASK if token in ids[:length] else token for token in ids]:
+            raise Wrong(
+                f"{case} tokens of the answer that stand in the prompt, too, are masked. Go by place, not value."
+            )
         if got in ([*wanted[1:], MASK], [*wanted[1:], wanted[-1]], [MASK, *wanted[:-1]]):
             raise Wrong(f"{case} the labels are shifted by one. The model shifts by itself: label i is token i.")
         if got == [*wanted[:-1], MASK]:

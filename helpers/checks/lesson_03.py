@@ -162,6 +162,13 @@ def nearest(function: Callable) -> str:
         }
         usual = sum(shared.values()) / len(shared)
         gained.append(sum(shared[data.prompt(row)[-1]["content"]] for row in found) / 4 / usual)
+    asked = rows[5]
+    question = data.prompt(asked)[-1]["content"]
+    if any(data.prompt(row)[-1]["content"] == question for row in function(question, [*rows, asked], 4)):
+        raise Wrong(
+            f"Where {data.title(asked)!r} stands twice among the rows, one of the two is still shown. Compare the "
+            "questions, rather than leaving out the one row that is most alike."
+        )
     if sum(gained) / 3 < 1.3:
         raise Wrong("No cheating, but these rows are no more like the question than any others. Keep the sorting.")
     asked = rows[5]

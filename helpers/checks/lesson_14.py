@@ -105,9 +105,11 @@ def find_wrong(function: Callable) -> str:
         }  # fmt: skip
         wrong["verdict"] = "worse" if honest["verdict"] != "worse" else "better"
         for name, value in wrong.items():
-            if not found(honest, tuned, opponent, **{name: value}):
-                known = name.replace("_", " ")
+            known, got = name.replace("_", " "), found(honest, tuned, opponent, **{name: value})
+            if not got:
                 raise Wrong(f"{known} {value!r} went through, where the rows give {honest[known]!r}. Check it, too.")
+            if got != [known]:
+                raise Wrong(f"Only {known} was wrong; you named {got}. Name what is wrong, as `evidence` calls it.")
         several = found(honest, tuned, opponent, tuned_f1=0.99, verdict=wrong["verdict"])
         if several != ["tuned f1", "verdict"]:
             raise Wrong(f"Two things were wrong, tuned f1 and verdict; you named {several}. Name all, and only those.")

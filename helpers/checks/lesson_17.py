@@ -30,6 +30,13 @@ def _share(of_ten: int, n: int = 60) -> list[bool]:
     return [i % 10 < of_ten for i in range(n)]
 
 
+def _changed(gained: int, lost: int) -> list[bool]:
+    """The current one's answers, so many of the wrong ones put right and so many of the right ones put wrong."""
+    good = _share(5)
+    wrong, right = ([i for i, one in enumerate(good) if one is kind] for kind in (False, True))
+    return [i not in right[:lost] and (one or i in wrong[:gained]) for i, one in enumerate(good)]
+
+
 _OLD = _report("current", _share(5))
 _GATED = (
     (_report("a clear win", _share(8)), True, "a clear win, as valid and as fast. It was blocked."),
@@ -43,6 +50,14 @@ _GATED = (
     (
         _report("a hair", [good or i == 7 for i, good in enumerate(_share(5))]), False,
         "an F1 that is higher by one row: luck. A mean without its interval does not tell.",
+    ),
+    (
+        _report("a lucky tenth", _changed(11, 5)), False,
+        "an F1 that is higher by a tenth, with eleven rows won and five lost: luck. Ask the interval, no fixed margin.",
+    ),
+    (
+        _report("a steady gain", _changed(5, 0)), True,
+        "five rows won and none lost, which is in nearly every draw a gain: compare row by row. It was blocked.",
     ),
     (_report("a slow win", _share(8), seconds=1.5), False, "a clear win at three times the seconds."),
     (_report("an invalid win", _share(9), invalid=15), False, "a higher F1 with a quarter of the answers no JSON."),

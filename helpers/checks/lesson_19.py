@@ -74,6 +74,12 @@ def _cases() -> list[tuple[list[evaluation.Report], str, str]]:
     one_row = dataclasses.replace(
         tagger, name="one row luckier", rows=[{**tagger.rows[0], "hits": 5}, *tagger.rows[1:]]
     )
+    few = [
+        dataclasses.replace(rules, name=name, rows=[{**rules.rows[0], "hits": count} for count in hits])
+        for name, hits in (("rules", (5, 1, 4, 2, 5, 1)), ("tuned", (1, 5, 5, 5, 2, 5)))
+    ]
+    more = [{**row, "hits": min(5, row["hits"] + (number < 16))} for number, row in enumerate(tagger.rows)]
+    steady = dataclasses.replace(tagger, name="a name more", rows=more)
     return [
         ([rules, tagger, prompt, ahead], "tuned", "the last is clearly better than all before it"),
         ([rules, tagger, prompt, tuned], "tagger", "the tuned model is ahead by a hair, and the rows cannot tell"),
@@ -82,6 +88,8 @@ def _cases() -> list[tuple[list[evaluation.Report], str, str]]:
         ([rules, last, ahead], "retrieve", "two are good, and the cheaper of them is enough"),
         ([prompt], "prompt", "with one report there is nothing to choose"),
         ([prompt, rules], "rules", "the dearer one is clearly better"),
+        (few, "rules", "on six rows even a wide gap can be luck: no fixed margin tells, the interval does"),
+        ([tagger, steady], "a name more", "it is ahead by little, but behind on no row: ask the paired interval"),
     ]
 
 
