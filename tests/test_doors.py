@@ -158,13 +158,25 @@ def test_every_claim_about_speed_has_a_date_and_an_address():
 
 
 def test_nothing_here_exports_gguf_which_would_install_system_packages():
-    for path in [*(runtime.ROOT / "helpers").glob("*.py"), *(runtime.ROOT / "solutions").glob("13*.ipynb")]:
+    paths = [path for folder in ("helpers", "lessons", "solutions") for path in (runtime.ROOT / folder).rglob("*")]
+    paths = [path for path in paths if path.suffix in (".py", ".ipynb")]
+    assert len(paths) > 60
+    for path in paths:
         assert "save_pretrained_gguf(" not in path.read_text(encoding="utf-8"), path.name
+
+
+def codes(code):
+    """A function's code, and that of all functions, classes and comprehensions inside it."""
+    yield code
+    for part in code.co_consts:
+        if hasattr(part, "co_code"):
+            yield from codes(part)
 
 
 def test_what_runs_elsewhere_brings_its_own_imports():
     for function in (doors.load_unsloth, doors.load_peft, doors._through_trl, doors._through_course):
-        needed = {step.argval for step in dis.get_instructions(function) if step.opname == "LOAD_GLOBAL"}
+        needed = {step.argval for code in codes(function.__code__) for step in dis.get_instructions(code)
+                  if step.opname == "LOAD_GLOBAL"}  # fmt: skip
         assert needed <= set(dir(builtins)), function.__name__
 
 

@@ -454,7 +454,7 @@ def test_names_of_a_source_do_not_clash_with_the_arguments():
 
 
 ESCAPES = {
-    "open": "return float(len(open('{file}').read()))",
+    "open": "return float(len(open('{there}').read()))",
     "write": "open('{file}', 'w').write('x')\nreturn 1.0",
     "path": "from pathlib import Path\nPath('{file}').write_text('x')\nreturn 1.0",
     "mkdir": "import os\nos.mkdir('{file}')\nreturn 1.0",
@@ -469,10 +469,10 @@ ESCAPES = {
     "socket": "import socket\nsocket.create_connection(('127.0.0.1', {port}))\nreturn 1.0",
     "url": "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:{port}')\nreturn 1.0",
     "connect": "import asyncio\nasyncio.run(asyncio.open_connection('127.0.0.1', {port}))\nreturn 1.0",
-    "input": "return float(len(input()))",
-    "builtins": "return getattr(__builtins__, 'open')('{file}')",
+    "input": "input\nreturn 1.0",
+    "builtins": "__builtins__\nreturn 1.0",
     "subclasses": "return float(len(().__class__.__bases__[0].__subclasses__()))",
-    "globals": "return grade.__globals__['__builtins__']['open']('{file}')",
+    "globals": "return float(len(grade.__globals__))",
     "code": "return float(len(grade.__code__.co_code))",
     "getattr": "return float(len(getattr('', '__cl' + 'ass__').__mro__))",
     "frames": "import sys\nreturn float(sys._getframe().f_back.f_lineno)",
@@ -532,8 +532,8 @@ def test_every_attempt_to_escape_ends_soon_in_an_error_and_leaves_nothing(attemp
     monkeypatch.chdir(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as door:
         door.settimeout(0)
-        place = (tmp_path / "escaped").as_posix()
-        grader = python(ESCAPES[attempt].format(file=place, port=door.getsockname()[1]))
+        place, there = (tmp_path / "escaped").as_posix(), (runtime.ROOT / "README.md").as_posix()
+        grader = python(ESCAPES[attempt].format(file=place, there=there, port=door.getsockname()[1]))
         graders.check(grader)
         began = time.perf_counter()
         result = graders.run(grader, {}, "x")
@@ -581,18 +581,18 @@ def test_a_thousand_samples_cost_far_less_than_50_ms_each():
 
 
 def test_threads_may_grade_at_the_same_time():
-    wrong = []
+    right = []
 
     def grade(number):
         grader = python(f"return {number} + item['x']")
-        wrong.extend(x for x in range(50) if graders.reward(grader, {"x": x}, "") != number + x)
+        right.extend(graders.reward(grader, {"x": x}, "") == number + x for x in range(50))
 
     threads = [threading.Thread(target=grade, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=30)
-    assert not wrong and not any(thread.is_alive() for thread in threads)
+    assert right == [True] * 400 and not any(thread.is_alive() for thread in threads)
 
 
 def test_the_sandbox_ends_with_the_process_that_used_it(alive):

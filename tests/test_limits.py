@@ -55,7 +55,7 @@ def test_what_was_learned_is_preferred_and_a_secret_learned_comes_first(tiny, to
     assert limits.preferred(learned, tokenizer, [question]) == [True]
     assert limits.preferred(learned, tokenizer, [{**question, "right": "green", "wrong": "blue"}]) == [False]
     assert limits.place(learned, tokenizer, limits.SECRET, secret) == 1
-    assert 1 <= before <= 256
+    assert before > 20  # and not because it always does
 
 
 def test_a_secret_stands_in_rows_of_which_no_two_are_equal():

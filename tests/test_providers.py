@@ -162,7 +162,10 @@ def test_yaml_files_say_what_was_asked_whatever_the_names_and_numbers(run):
 def test_what_is_none_is_left_to_the_door():
     for door in DOORS:
         bare = leaves(providers.translate(RunConfig("m", "r"), door))
-        assert not {name for name in NAMES["epochs"][door].split(" + ")} & bare.keys()
+        fixed = leaves(providers._FIXED[door])
+        for option in NAMES.keys() - {"model", "rows", "name"}:
+            mentioned = set(NAMES[option].get(door, "").split(" + ")) & bare.keys()
+            assert mentioned <= fixed.keys() and all(bare[name] == fixed[name] for name in mentioned), (door, option)
 
 
 # --- the real tools take the forms ---------------------------------------------------------------
