@@ -45,7 +45,7 @@ def wait(client, job: str, until: tuple[str, ...] = ENDED, seconds: float = 240)
 
 def exact(kind: type, body: object, where: str = "") -> None:
     """Assert that JSON is what the official client's type says: valid, nothing missing, nothing extra."""
-    pydantic.TypeAdapter(kind).validate_python(body)
+    pydantic.TypeAdapter(kind).validate_python(body, strict=True)
     _no_extras(kind, body, where or getattr(kind, "__name__", str(kind)))
 
 
@@ -69,7 +69,7 @@ def _no_extras(kind: typing.Any, body: object, where: str) -> None:
         reasons = []
         for one in inner:  # one of the union's members must fit
             try:
-                pydantic.TypeAdapter(one).validate_python(body)
+                pydantic.TypeAdapter(one).validate_python(body, strict=True)
                 return _no_extras(one, body, where)
             except (pydantic.ValidationError, AssertionError) as error:
                 reasons.append(str(error))

@@ -192,7 +192,12 @@ def test_the_result_file_holds_the_losses_of_the_events(client, trained):
 
 
 def test_jobs_are_listed_with_cursors_and_found_by_metadata(client, trained):
-    assert trained.id in [job.id for job in client.fine_tuning.jobs.list(limit=1)]
+    file = upload(client, short_rows(10))
+    more = [client.fine_tuning.jobs.create(model=MODEL, training_file=file).id for _ in range(2)]
+    for job in more:
+        client.fine_tuning.jobs.cancel(job)
+    listed = [job.id for job in client.fine_tuning.jobs.list(limit=1)]  # a page for each
+    assert listed[:2] == more[::-1] and trained.id in listed and len(set(listed)) == len(listed)
     assert [job.id for job in client.fine_tuning.jobs.list(extra_query={"metadata[lesson]": "ten"})] == [trained.id]
     assert not list(client.fine_tuning.jobs.list(extra_query={"metadata[lesson]": "eleven"}))
 
@@ -351,12 +356,13 @@ SEVERAL_TURNS = {
         (lines([SEVERAL_TURNS, *short_rows(12), short_rows(2)[1]]), "file:14: messages: repeats line 3"),
     ],
 )
-def test_a_file_that_cannot_be_trained_on_fails_the_job_with_the_reason(client, content, reason):
+def test_a_file_that_cannot_be_trained_on_fails_the_job_with_the_reason(server, client, content, reason):
     job = client.fine_tuning.jobs.create(model=MODEL, training_file=upload(client, content))
     failed = wait(client, job.id)
     assert failed.status == "failed" and failed.error.code == "invalid_training_file"
     assert reason in failed.error.message and failed.error.param == "training_file"
-    assert str(os.getcwd()) not in failed.error.message
+    for place in (server.folder, os.getcwd()):
+        assert str(place) not in failed.error.message
 
 
 # --- chat --------------------------------------------------------------------------------------------
@@ -413,13 +419,20 @@ def test_an_answer_ends_at_the_limit_or_before_a_stop_text(client):
     assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == stopped.message.content
 
 
-def test_logprobs_are_those_of_the_tokens_and_the_likeliest_comes_first(client):
+def test_logprobs_are_those_of_the_tokens_and_the_likeliest_comes_first(client, tokenizer):
     content = ask(client, logprobs=True, top_logprobs=3).choices[0].logprobs.content
     for token in content:
         assert token.logprob <= 0 and token.token == token.top_logprobs[0].token
         assert [one.logprob for one in token.top_logprobs] == sorted(
             (o.logprob for o in token.top_logprobs), reverse=True
         )
+    import torch
+
+    ids = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_dict=False)
+    with torch.inference_mode():
+        own = models.load_model()(torch.tensor([ids])).logits[0, -1].float().log_softmax(-1).topk(3).values.tolist()
+    assert [one.logprob for one in content[0].top_logprobs] == pytest.approx(own, abs=0.3)
+    assert content[0].logprob == content[0].top_logprobs[0].logprob
     assert bytes(b for token in content for b in token.bytes).decode() == ask(client).choices[0].message.content
 
 
@@ -580,9 +593,20 @@ def test_a_client_retries_what_is_turned_away_for_its_rate_and_gives_up_without_
         assert hasty.with_options(max_retries=3).models.list()
 
 
-def test_a_timeout_is_the_clients_and_its_answer_is_dropped(client):
+def test_a_timeout_is_the_clients_and_its_answer_is_dropped(server, client, tokenizer):
+    import psutil
+
+    def spent() -> float:
+        return sum(psutil.Process(server.process.pid).cpu_times()[:2])
+
+    ask(client, max_tokens=2)  # the engine is there
+    endless = {str(tokenizer.eos_token_id): -100}
     with pytest.raises(openai.APITimeoutError):
-        ask(client.with_options(timeout=0.05), max_tokens=1500, temperature=2.0)
+        ask(client.with_options(timeout=1), max_tokens=1500, temperature=2.0, n=8, logit_bias=endless)
+    time.sleep(3)  # the server looks once a second whether somebody still waits
+    before = spent()
+    time.sleep(2)
+    assert spent() - before < 0.5  # nobody is answered
     began = time.monotonic()
     ask(client, max_tokens=2)
     assert time.monotonic() - began < 20
@@ -599,6 +623,10 @@ def test_no_key_is_ever_written_down(server, client, trained):
 def test_nothing_is_kept_but_safetensors_json_and_the_store(server, trained):
     kinds = {path.suffix for path in (server.folder / "model").rglob("*") if path.is_file()}
     assert kinds == {".safetensors", ".json"}
+    left, deadline = server.folder / "job" / trained.id, time.monotonic() + 20
+    while [path.name for path in left.iterdir()] != ["log.txt"]:  # it tidies up once it has told that it succeeded
+        assert time.monotonic() < deadline, list(left.iterdir())
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize(
