@@ -19,8 +19,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let processes that run side by side share the processors, not fight for them."""
+    from helpers import runtime
+
     if lanes := getattr(config.option, "numprocesses", None):
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // lanes)))
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, runtime.cores() // lanes)))
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses

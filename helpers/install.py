@@ -601,8 +601,7 @@ def test(arguments: Sequence[str]) -> int:
     python = set_up()[0].python
     if arguments:
         return foreground([python, "-m", "pytest", *arguments])
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    lanes = side_by_side(cores, look(python)["memory_gb"])
+    lanes = side_by_side(runtime.cores(), look(python)["memory_gb"])
     split = ["-n", str(lanes), "--dist", "loadfile", "--no-loadscope-reorder"] if lanes > 1 else []
     with tempfile.TemporaryDirectory(prefix="course-runs-", ignore_cleanup_errors=True) as folder:
         first = foreground([python, "-m", "pytest", f"--ignore={JUDGES}", *split], COURSE_TEST_RUNS=folder)

@@ -216,10 +216,14 @@ def process() -> tuple[int, int]:
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
+def cores() -> int:
+    """Number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @functools.cache
 def machine() -> Machine:
     """Describe this machine (imports torch on first use)."""
-    import psutil
     import torch
 
     forced = os.environ.get("COURSE_DEVICE")
@@ -228,7 +232,7 @@ def machine() -> Machine:
     return Machine(
         system=f"{platform.system()} {platform.machine()}",
         place=place(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1,
+        cores=cores(),
         memory_gb=round(memory_limit() / 2**30, 1),
         device="cuda" if cuda else "cpu",
         device_name=name,

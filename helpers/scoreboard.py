@@ -69,8 +69,9 @@ def show(n: int | None = None) -> Table:
         "lenient": f"{row['lenient_f1']:.2f}", "valid JSON": f"{row['valid_json']:.0%}",
         "tokens in + out": f"{row['prompt_tokens']:.0f} + {row['completion_tokens']:.0f}",
         "s/request": f"{row['seconds']:.2f}", "training": f"{row['trained_seconds']:.0f} s",
-        "n": row["n"], "rows": row["rows_hash"][:6], "note": row["note"],
+        "n": row["n"], "rows": row["rows_hash"][:6],
         "on": " ".join(on for on in (row["device"], row["dtype"]) if on not in ("none", "unknown")),
+        "note": row["note"],
     } for row in chosen])  # fmt: skip
 
 

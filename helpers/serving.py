@@ -204,7 +204,7 @@ class Engine(_Local):
             raise CourseError(f"{self.path} does not exist: export a model there first.")
         threads = os.environ.get("OMP_NUM_THREADS", "")  # one too many, and all wait in turns for a processor
         wish = {"path": str(self.path), "name": name, "parallel": parallel, "context": context,
-                "threads": int(threads) if threads.isdigit() else runtime.machine().cores}  # fmt: skip
+                "threads": int(threads) if threads.isdigit() else runtime.cores()}  # fmt: skip
         with tempfile.TemporaryFile() as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _SERVE, json.dumps(wish)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -171,7 +171,6 @@ def nearest(function: Callable) -> str:
         )
     if sum(gained) / 3 < 1.3:
         raise Wrong("No cheating, but these rows are no more like the question than any others. Keep the sorting.")
-    asked = rows[5]
     shouted = data.recipe(data.title(asked).upper(), data.lines(asked))["messages"][-1]["content"]
     if data.prompt(asked)[-1]["content"] in {data.prompt(row)[-1]["content"] for row in function(shouted, rows, 4)}:
         return (

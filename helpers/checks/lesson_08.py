@@ -59,9 +59,9 @@ def paired_interval(function) -> str:
 
     ends = {share: np.percentile(differences, [50 - share / 2, 50 + share / 2]) for share in (90, 95, 99)}
     nearest = min(ends, key=lambda share: np.abs(ends[share] - (low, high)).max())
-    if near(*ends[nearest]) and nearest == 95:
-        return "Right: one draw for both, so what is hard for both cancels. That is what `compare` does."
     if near(*ends[nearest]):
+        if nearest == 95:
+            return "Right: one draw for both, so what is hard for both cancels. That is what `compare` does."
         raise Wrong(f"That is the middle {nearest} of 100 differences. Take the middle 95: percentiles 2.5 and 97.5.")
     if near(-right.high, -right.low):
         raise Wrong("The sign is turned round: F1 of `a` minus F1 of `b`.")

@@ -61,11 +61,11 @@ def create(store: Store, request: JobRequest, azure: bool = False) -> dict[str, 
     if not is_model(store, request.model):
         text = f"The model `{request.model[:200]}` does not exist or cannot be fine-tuned here."
         raise ApiError(400, text, param="model", code="model_not_available")
+    drop_expired(store)
     for name in ("training_file", "validation_file"):
         id = getattr(request, name)
         if id is None:
             continue
-        drop_expired(store)
         if (file := store.get("file", id)) is None:
             raise ApiError(400, f"File {id[:80]} does not exist.", param=name, code="file_not_found")
         if file["purpose"] != "fine-tune":

@@ -120,7 +120,8 @@ class Store:
 
         Args:
             after: id of the last object of the page before; an unknown one begins at the start.
-            where: JSON paths, such as `$.purpose`, and the values they must have.
+            order: `desc` for the newest first, or `asc`.
+            where: fields, such as `purpose` or `metadata."k"`, and the values they must have; None leaves one open.
         """
         sign = ">" if order == "asc" else "<"
         text, values = "SELECT body FROM objects WHERE kind = ? AND parent = ?", [kind, parent]

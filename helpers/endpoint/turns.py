@@ -35,7 +35,7 @@ def flatten(messages: Sequence[dict], tools: Sequence[dict] | None = None) -> li
         if turns and role == turns[-1]["role"]:
             turns[-1]["content"] += "\n" + text
         else:
-            turns.append({"role": role, "content": text} | {name: turn[name] for name in turn if name == "weight"})
+            turns.append({"role": role, "content": text} | ({"weight": turn["weight"]} if "weight" in turn else {}))
     if tools:
         listed = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
         told = f'You may call these functions by {MARK}{{"name": …, "arguments": {{…}}}}</tool_call>:\n{listed}'
