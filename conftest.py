@@ -51,8 +51,8 @@ def pytest_runtest_call(item: pytest.Item):
 def pytest_xdist_make_scheduler(config: pytest.Config, log):
     """Side by side, files of tests go to who is free, and notebooks stand in two rows of about the same time.
 
-    In one are those that train, or want, the model of all rows, as they would wait for it; in the other those that
-    start the practice endpoint, whose folder one server holds at a time.
+    07, 08 and 14 are in one, as they want the same model of all rows and would wait for it; 10, 11 and 15 in the other,
+    as they start the practice endpoint, whose folder one server holds at a time. The rest fills up the shorter one.
     """
     from xdist.scheduler import LoadFileScheduling
 

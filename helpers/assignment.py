@@ -34,7 +34,7 @@ from .evaluation import Comparison, Report
 from .runtime import CourseError
 
 DOORS = ("OpenAI", "Azure OpenAI", "Hugging Face", "AutoTrain", "Unsloth")
-HOSTED = DOORS[:2]  # there the weights stay with the provider
+HOSTED = ("OpenAI", "Azure OpenAI")  # there the weights stay with the provider
 CARD = {  # field of the card: what it says, and the words that this takes at least
     "door": ("the door you chose: " + ", ".join(DOORS), 1),
     "choice": ("your decision: " + ", ".join(decision.CHOICES), 1),

@@ -84,6 +84,9 @@ def in_place(input_ids, prompt_length):
         (lambda ids, n: [-100] * len(ids), "not [-100"),
         (lambda ids, n: [-100] * n + ids[n:] + [2], "one per token"),
         (in_place, "changes input_ids"),
+        (lambda ids, n: {token: -100 for token in ids}, "a list with one label per token"),
+        (lambda ids, n: "labels", "a list with one label per token"),
+        (lambda ids, n: [None] * len(ids), "a label is a whole number"),
     ],
 )
 def test_a_wrong_mask_is_told_its_misconception(mask, word):
@@ -101,11 +104,9 @@ def test_a_wrong_mask_is_told_its_misconception(mask, word):
         raises,
         lambda ids, n: print(end=""),
         lambda ids, n: "x" * 10**6,
-        lambda ids, n: [None] * len(ids),
         lambda ids, n: [[-100]] * len(ids),
         lambda ids, n: itertools.count(),
         lambda ids: ids,
-        lambda ids, n: {token: -100 for token in ids},
     ],
 )
 def test_an_absurd_mask_does_not_stop_the_lesson(absurd):

@@ -176,19 +176,20 @@ def test_rows_not_attempted_or_broken_never_stop_the_lesson():
 def test_a_plan_fits_only_just_or_does_not():
     small = llama(hidden_size=576, intermediate_size=1536, num_hidden_layers=30, vocab_size=49152)
     needed = costs.training_memory(small, 1024)["total"]
-    assert said("09-4", small, "lora", 1024, 2 * needed)[0] == "right"
-    assert said("09-4", small, "lora", 1024, 1.01 * needed)[0] == "unscored"
-    status, text = said("09-4", small, "lora", 1024, 0.3 * needed)
+    assert said("09-4", (small, "lora", 1024, 2 * needed))[0] == "right"
+    assert said("09-4", (small, "lora", 1024, 1.01 * needed))[0] == "unscored"
+    status, text = said("09-4", (small, "lora", 1024, 0.3 * needed))
     assert status == "wrong" and "does not fit" in text
 
 
 @pytest.mark.parametrize(
     ("plan", "told"),
     [(("gpt", "lora", 10, 8), "lacks hidden_size"), ((llama(), "DoRA", 10, 8), "choose full"),
-     ((llama(), "lora", 0, 8), "tokens"), ((llama(), "lora", 10, "8 GB"), "how many GiB")],
+     ((llama(), "lora", 0, 8), "tokens"), ((llama(), "lora", 10, "8 GB"), "how many GiB"),
+     (0.123, "give four things"), ((llama(), "lora"), "give four things"), (None, "give four things")],
 )  # fmt: skip
 def test_a_plan_that_makes_no_sense_says_what_is_missing(plan, told):
-    status, text = said("09-4", *plan)
+    status, text = said("09-4", plan)
     assert (status, told in text) == ("wrong", True), text
 
 

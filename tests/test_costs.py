@@ -32,7 +32,12 @@ def table(tmp_path, *rows):
 
 def test_every_price_of_the_course_has_a_date_in_the_past_and_a_source():
     for price in costs.prices():
-        assert price.source.startswith("https://") and price.date <= TODAY and price.currency == "USD" and price.note
+        assert (
+            price.source.startswith("https://")
+            and price.date <= datetime.date.today()
+            and price.currency == "USD"
+            and price.note
+        )
     named = [(price.provider, price.what) for price in costs.prices()]
     assert len(named) == len(set(named))
 

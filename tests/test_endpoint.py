@@ -351,7 +351,7 @@ SEVERAL_TURNS = {
         (lines([{"messages": [{"role": "user", "content": f"{n}"}]} for n in range(12)]), "no assistant turn"),
         (lines([{"prompt": "a", "completion": "b"}] * 12), "messages"),
         (lines([{"input": 1}] * 12), "messages"),
-        (b"\xff\xfe\x00" * 40, "line"),
+        (b"\xff\xfe\x00" * 40, "UTF-16"),
         # The first line makes two rows, yet lines are counted as they stand in the file.
         (lines([SEVERAL_TURNS, *short_rows(12), short_rows(2)[1]]), "file:14: messages: repeats line 3"),
     ],
@@ -443,7 +443,7 @@ def test_bias_and_penalties_move_the_choice(client, tokenizer):
     plain, penalised = (
         ask(client, messages, max_tokens=40, frequency_penalty=p).choices[0].message.content for p in (0, 2)
     )
-    assert penalised.split().count("spam") < max(2, plain.split().count("spam"))
+    assert penalised.split().count("spam") < plain.split().count("spam") > 2
 
 
 def test_an_answer_can_be_held_to_a_schema_or_to_a_tool(client):

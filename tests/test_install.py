@@ -727,7 +727,8 @@ def test_this_environment_is_the_pinned_one():
     installed = {found.name: found.version for found in importlib.metadata.distributions()}
     assert install.missing(REQUIREMENTS, installed, None) == []
     if platform.system() != "Darwin":
-        assert installed.items() >= dict(pin.split("==") for pin in install.UNSLOTH).items()
+        unsloth = dict(pin.split("==") for pin in install.UNSLOTH)
+        assert installed.items() >= unsloth.items(), "`python -m helpers start` adds Unsloth, requirements.txt does not"
 
 
 @pytest.mark.parametrize("script", ["binder/postBuild", "binder/start", ".ci/run"])

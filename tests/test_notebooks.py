@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from helpers import authoring, data, evaluation, models, runtime, scoreboard, training
+from helpers import authoring, data, evaluation, models, plots, runtime, scoreboard, training
 
 BANDS = json.loads((runtime.ROOT / "tests" / "bands.json").read_text(encoding="utf-8"))
 HERE = runtime.machine().kind
@@ -73,6 +73,18 @@ def test_every_metric_lies_in_its_band(board):
         assert "f1" in bands
         for metric, (low, high) in bands.items():
             assert low <= row[metric] <= high, (row["system"], metric, row[metric])
+
+
+@pytest.mark.parametrize(
+    ("system", "record"),
+    [("LoRA, 120 rows", "start"), ("LoRA, all rows", "main"), ("LoRA, 100 rows", "rows-100"),
+     ("LoRA, 100 rows, hosted", "rows-100")],
+)  # fmt: skip
+def test_a_band_is_the_range_of_the_recorded_seeds_widened_by_itself(system, record):
+    found = [run["f1"] for run in plots.recorded(record) if run["name"] == record]
+    wider = max(0.05, max(found) - min(found))
+    assert len(found) >= 3
+    assert BANDS["systems"][system]["f1"] == pytest.approx([min(found) - wider, max(found) + wider], abs=0.015)
 
 
 def train_and_score(rows: list[dict], questions: list[dict]) -> float:

@@ -24,9 +24,9 @@ def main() -> None:
     wanted = ("18-script", "18-problem", "18-alone", "18-together", "18-kill-script", "18-kill-run", "18-again")
     space: dict = {}
     exec("from helpers import data", space)
-    for cell in notebook.cells:
-        if cell.id in wanted:
-            exec(cell.source, space)
+    cells = {cell.id: cell.source for cell in notebook.cells}
+    for name in wanted:
+        exec(cells[name], space)
     machine = runtime.machine()
     on = {"machine": f"{machine.kind}, {machine.cores} cores", "date": datetime.date.today().isoformat()}
     write(FILE, [{"name": name, **found, **on} for name, found in space["told"].items()])

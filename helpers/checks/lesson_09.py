@@ -156,7 +156,10 @@ def rows_that_fit(function: Callable) -> str:
 
 
 @checker("09-4")
-def own_plan(config, method: str, tokens: int, gib: float) -> str:
+def own_plan(plan: tuple) -> str:
+    if not isinstance(plan, tuple | list) or len(plan) != 4:
+        raise Wrong(f"It is {plan!r:.60}: give four things, (configuration, method, tokens per step, GiB).")
+    config, method, tokens, gib = plan
     missing = [name for name in NAMES if getattr(config, name, None) is None]
     if missing:
         raise Wrong(f"The configuration lacks {', '.join(missing)}: load it with AutoConfig, or name these sizes.")

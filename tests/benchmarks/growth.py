@@ -1,9 +1,10 @@
 """How the cost of LoRA grows with rows, their length, the batch, the rank and the model; and how fast rows are checked.
 
 `python tests/benchmarks/growth.py [name ...]` measures what is asked for, or all (twenty minutes on two cores), and
-writes `growth.json` and `growth.png` beside itself, what was not asked for staying as it was. Every point is a
-training of its own, in a process of its own, end to end from `train()` to its return. Rows are cut out of the course's
-training texts, so that they have the length that is asked for; models of other sizes are random, which costs the same.
+writes `growth.json` and `growth.png` beside itself. What was not asked for stays, if it is of this machine and day.
+Every point is a training of its own, in a process of its own, end to end from `train()` to its return. Rows are cut out
+of the course's training texts, so that they have the length that is asked for; models of other sizes are random, which
+costs the same.
 """
 
 from __future__ import annotations
@@ -161,7 +162,10 @@ def main(wanted: list[str]) -> None:
         sys.exit(f"{', '.join(sorted(unknown))}: unknown; there are {', '.join(POINTS)} and check.")
     told = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
     machine = runtime.machine()
-    told |= {"machine": f"{machine.kind}, {machine.cores} cores", "date": datetime.date.today().isoformat()}
+    now = {"machine": f"{machine.kind}, {machine.cores} cores", "date": datetime.date.today().isoformat()}
+    if wanted and told and (of := {key: told[key] for key in now}) != now:
+        sys.exit(f"The other figures are of {' '.join(of.values())}: name nothing, so that all are made anew.")
+    told |= now
     for name in wanted or [*POINTS, "check"]:
         if name == "check":
             told[name] = apart("--check", "1000000")
