@@ -136,7 +136,7 @@ def test_a_lesson_runs_from_the_top_and_explains_what_is_missing_and_what_is_wro
     browser.get(f"{lab}{lesson}.ipynb")
     wait(lambda: browser.execute_script(READY), 90, "JupyterLab with the lesson open")
     time.sleep(2)
-    browser.execute_script("window.jupyterapp.commands.execute('application:toggle-left-area')")
+    browser.execute_script("window.jupyterapp.shell.collapseLeft()")
     try:
         state = run_all(browser, 900)
         assert not state["errors"]
