@@ -114,6 +114,8 @@ def hand_in(
             missing.append(f"{name}: this is no report; take what evaluation.evaluate(system, rows) returns")
         elif report.rows_hash != data.rows_hash(rows):
             missing.append(f"{name}: {report.name!r} was measured on other rows than `rows`; evaluate it on these")
+        elif not all({"title", "text"} <= row.keys() for row in report.rows):
+            missing.append(f"{name}: {report.name!r} was recorded without its answers; ask it, by evaluation.evaluate")
     if adapter is None and _needs_adapter(card):
         missing.append("adapter: give the run, or the folder with adapter_config.json and adapter_model.safetensors")
     if not record:

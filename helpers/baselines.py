@@ -145,7 +145,7 @@ def similar(rows: Sequence[dict]) -> Callable[[Chat, int], list[dict]]:
         question = chat[-1]["content"]
         likeness = (known @ counter.transform([question]).T).toarray().ravel()
         order = [i for i in likeness.argsort(kind="stable") if questions[i] != question]
-        return [rows[i] for i in order[len(order) - count :]]
+        return [rows[i] for i in order[max(0, len(order) - count) :]]
 
     return nearest
 

@@ -48,7 +48,10 @@ class Task:
     def pages(self) -> list[str]:
         """The documents, if there are any; an empty line ends each."""
         path = self.folder / "pages.txt"
-        return path.read_text(encoding="utf-8").strip().split("\n\n") if path.is_file() else []
+        try:
+            return path.read_text(encoding="utf-8").strip().split("\n\n") if path.is_file() else []
+        except UnicodeDecodeError:
+            raise CourseError(f"{path} is not UTF-8: save it again as UTF-8.") from None
 
     @cached_property
     def sealed(self) -> list[dict]:

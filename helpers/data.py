@@ -407,7 +407,7 @@ def iterate(path: Path | str, max_bytes: int = MAX_BYTES) -> Iterator[tuple[int,
 def check(
     source: Path | str | Iterable[dict],
     *,
-    max_tokens: int = 2048,
+    max_tokens: float = 2048,
     tokenizer: PreTrainedTokenizerBase | None = None,
     others: Any = (),
     task: str | None = "auto",
@@ -578,8 +578,8 @@ def split(rows: Sequence[dict], fractions: Sequence[float], seed: int = 0) -> li
     Returns:
         One list of rows per fraction. Rows that ask the same land in the same part.
     """
-    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
-        raise runtime.CourseError(f"fractions={tuple(fractions)} do not sum to 1: give shares like (0.8, 0.2).")
+    if isinstance(fractions, int | float) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
+        raise runtime.CourseError(f"fractions={fractions!r}: give shares that sum to 1, like (0.8, 0.2).")
     bounds = list(itertools.accumulate(fractions))[:-1]
     parts: list[list[dict]] = [[] for _ in fractions]
     for row in rows:

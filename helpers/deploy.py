@@ -160,8 +160,10 @@ def promote(registry: Path | str, version: str, file: Path | str, verdict: Verdi
         verdict: the gate's; only the first release does without.
 
     Raises:
-        CourseError: the gate blocked it, there is no verdict, no such file, or the version is taken.
+        CourseError: the gate blocked it, there is no verdict (or it is none), no such file, or the version is taken.
     """
+    if verdict is not None and not isinstance(verdict, Verdict):
+        raise CourseError(f"verdict={verdict!r:.40}: give what `deploy.gate` returns.")
     with runtime.lock("registry"):
         known = releases(registry)
         if not verdict.promote if verdict else known:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
+import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ def prompted(
     """
 
     def system(chats: list[Chat]) -> list[dict]:
+        models.require_chats(chats)
         asked = []
         for chat in chats:
             head = [turn for turn in chat if turn["role"] == "system"]
@@ -210,16 +212,16 @@ def evaluate(system: System, rows: Sequence[dict], name: str = "", *, key: dict[
 
     Args:
         system: any callable from chats to answers.
-        rows: chat rows with gold answers; validated first.
+        rows: chat rows whose gold answers are lists of names, or what `data.load` reads; validated first.
         name: how the report and the scoreboard call the system.
         key: JSON values that say what the system is made of (such as a run's name). If given, the report is
             kept in the runs folder and found again there.
 
     Raises:
         DataError: a row is broken.
-        CourseError: the system gave another number of answers than it got questions.
+        CourseError: the system gave another number of answers than it got questions, or what is no answer.
     """
-    rows = data.load(list(rows))
+    rows = data.load(rows if isinstance(rows, str | os.PathLike) else list(rows), task="recipe")
     machine = runtime.machine()
     dtype, device = getattr(system, "dtype", "none"), getattr(system, "device", "none")
 
@@ -232,7 +234,12 @@ def evaluate(system: System, rows: Sequence[dict], name: str = "", *, key: dict[
             raise CourseError(f"{name or 'The system'} gave {len(answers)} answers to {len(rows)} questions.")
         scored = []
         for row, answer in zip(rows, answers, strict=True):
-            answer = {"text": answer} if isinstance(answer, str) else dict(answer)
+            answer = {"text": answer} if isinstance(answer, str) else answer
+            if not isinstance(answer, Mapping) or not isinstance(answer.get("text"), str):
+                raise CourseError(
+                    f"{name or 'The system'} answered question {len(scored) + 1} with {answer!r:.60}: an answer is a "
+                    "text (a list of names by json.dumps), or a dict with `text`."
+                )
             gold = data.answer(row)
             scored.append({
                 "title": data.title(row), "lines": data.lines(row), "gold": gold, "text": answer["text"],
@@ -278,6 +285,9 @@ class Comparison:
         return self._rows(count, -1)
 
     def _rows(self, count: int, sign: int) -> Table:
+        for report in (self.a, self.b):
+            if report.rows and not {"title", "text"} <= report.rows[0].keys():
+                raise CourseError(f"{report.name!r} was recorded without its answers: ask it again, by `evaluate`.")
         pairs = [(sign * (f1([x]) - f1([y])), x, y) for x, y in zip(self.a.rows, self.b.rows, strict=True)]
         chosen = sorted((pair for pair in pairs if pair[0] > 0), key=lambda pair: -pair[0])[:count]
         return Table([

@@ -44,7 +44,10 @@ def written(answer: Any, least: int, wanted: str) -> str:
         path = Path(answer)
         if not path.is_file():
             raise Wrong(f"{path.name} does not exist yet: write it, then read it here.")
-        answer = path.read_text(encoding="utf-8")
+        try:
+            answer = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise Wrong(f"{path.name} is not UTF-8: save it again as UTF-8.") from None
     if not isinstance(answer, str) or len(answer.split()) < least:
         raise Wrong(wanted)
     return answer
@@ -113,12 +116,13 @@ def _untouched(answer: Any) -> bool:
 
 def predict(exercise: str, guess: Any) -> Feedback:
     """Record a prediction before the cell that reveals the answer; the first one counts."""
-    file = runtime.records() / "predictions.json"
-    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if guess is ...:
         return Feedback(exercise, "open", "Write down a guess first: being wrong is how it sticks.")
-    known.setdefault(exercise, repr(guess)[:2000])
-    runtime.atomic_write(file, json.dumps(known, indent=1, ensure_ascii=False))
+    file = runtime.records() / "predictions.json"
+    with runtime.lock("predictions"):
+        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        known.setdefault(exercise, repr(guess)[:2000])
+        runtime.atomic_write(file, json.dumps(known, indent=1, ensure_ascii=False))
     return Feedback(exercise, "unscored", f"Recorded: {known[exercise]}. Run on and compare.")
 
 

@@ -219,8 +219,8 @@ sys.path.insert(0, sys.argv[1])
 try:
     from helpers.runtime import memory_limit
     memory = memory_limit() / 2**30
-except ImportError:
-    pass  # no psutil yet
+except Exception:
+    pass  # no psutil yet, or a broken one
 versions = {found.name: found.version for found in metadata.distributions()}
 print(json.dumps({"python": sys.version_info[:2], "versions": versions, "helpers": spec and spec.origin,
     "memory_gb": memory, "packages": sysconfig.get_path("purelib")}))
@@ -380,6 +380,7 @@ def set_up(host: Host | None = None) -> tuple[Environment, Record]:
     Raises:
         CourseError: a stage failed; says what helps.
     """
+    runtime.told_memory()  # a wrong one ends here, not in each lesson
     host, requirements = host or describe(), REQUIREMENTS.read_text(encoding="utf-8")
     place = environment(host)
     found = look(place.python)
@@ -527,6 +528,7 @@ def copy_lessons(lessons: Path = ROOT / "lessons", target: Path = ROOT / "my_les
 
 def check() -> int:
     """Print the preflight, OK or FAIL with the remedy for each item; returns 0 if all are OK."""
+    runtime.told_memory()
     host, writing = describe(), ""
     python = environment(host).python
     facts = look(python)

@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.request
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +53,9 @@ def fetch() -> Path:
         CourseError: nothing to load and no way to get it, or the bytes are not the pinned ones.
     """
     wish = os.environ.get("COURSE_MODEL", "").strip()
-    if wish and (Path(wish).expanduser() / "config.json").is_file():
-        return Path(wish).expanduser()
+    folder = runtime.ROOT / Path(wish).expanduser()
+    if wish and (folder / "config.json").is_file():
+        return folder
     is_file = wish.lower().endswith((".zip", ".whl", ".gguf"))
     if wish and not is_file:
         return _from_hub(wish)
@@ -362,6 +363,12 @@ def tiny_model(seed: int = 0) -> PreTrainedModel:
 # --- text out of it ------------------------------------------------------------------------------
 
 
+def require_chats(chats: Sequence[list[dict]]) -> None:
+    """Refuse one chat where a list of chats is wanted: `CourseError`."""
+    if any(not isinstance(chat, list | tuple) for chat in chats):
+        raise CourseError("A list of chats is wanted, each a list of messages: put [ ] around a single chat.")
+
+
 def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -392,12 +399,16 @@ def generate(
         One dict per chat, in the order given: `text` (str), `prompt_tokens`, `completion_tokens` (int, the
         end token included), `seconds` (float, the time of all shared out by tokens), `finished` (bool:
         ended by itself).
+
+    Raises:
+        CourseError: `chats` is one chat, not a list of them.
     """
     import torch
     from tqdm.auto import tqdm
 
     from . import decoding
 
+    require_chats(chats)
     prompts = [
         tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False)
         for chat in chats

@@ -245,7 +245,7 @@ def learn(
         A run whose folder holds the adapter, to be put on the base model, and whose record holds `history` (for each
         step its `loss`, and what else TRL tells, such as `reward`), `seconds` and `config`.
     """
-    told = {name: inspect.getsource(value) if callable(value) else value for name, value in settings.items()}
+    told = {name: _source(value) for name, value in settings.items()}
     config = {"trainer": trainer.__name__, "start": start.folder.name, "seed": seed, **told}
     source, machine = Path(__file__).read_text(encoding="utf-8"), runtime.machine()
     run_key = runs.key(config=config, rows=list(rows), source=source, dtype=machine.dtype, device=machine.device)
@@ -267,6 +267,13 @@ def learn(
         del own, model
         models.release_memory()  # gigabytes, which a server or another process may want next
         return runs.finish(run_key, {"history": history, "seconds": seconds, "config": config})
+
+
+def _source(setting: Any) -> Any:
+    """A setting as JSON: of functions, their source."""
+    if isinstance(setting, list | tuple):
+        return [_source(one) for one in setting]
+    return inspect.getsource(setting) if callable(setting) else setting
 
 
 def _adapted(start: runs.Run, seed: int) -> Any:

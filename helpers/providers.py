@@ -431,8 +431,11 @@ def _address() -> str:
 
 def upload(client: OpenAI, rows: Sequence[dict], name: str) -> str:
     """Send rows as a training file of this name, wait until the service has taken it, and return its id."""
-    file = client.files.create(file=(name, jsonl(rows, "hosted").encode()), purpose="fine-tune")
-    return client.files.wait_for_processing(file.id).id
+    sent = client.files.create(file=(name, jsonl(rows, "hosted").encode()), purpose="fine-tune")
+    file = client.files.wait_for_processing(sent.id)
+    if file.status != "processed":
+        raise CourseError(f"The service did not take {name} ({file.status}): {file.status_details or 'no reason told'}")
+    return file.id
 
 
 def follow(client: OpenAI, job: str, every: float = 1.0) -> FineTuningJob:

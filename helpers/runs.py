@@ -145,5 +145,6 @@ def apart(
         )  # fmt: skip
         if done.returncode:
             told = "\n".join(done.stderr.strip().splitlines()[-6:])
-            raise CourseError(f"{name} stopped in its own process:\n{told}")
+            killed = "it was killed, perhaps for lack of memory" if done.returncode in (-9, 137) else ""
+            raise CourseError(f"{name} stopped in its own process:\n{killed or told or f'status {done.returncode}'}")
         return finish(run_key, json.loads((folder / "told.json").read_text(encoding="utf-8")))

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import json
+import math
 import os
 import platform
 import shutil
@@ -34,16 +35,21 @@ class CourseError(Exception):
 
 def home() -> Path:
     """Folder of caches, runs and the learner's scoreboard: `$COURSE_HOME`, else `.course` in the repository."""
-    path = Path(os.environ.get("COURSE_HOME") or ROOT / ".course").expanduser().resolve()
+    path = _told("COURSE_HOME", ROOT / ".course")
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def records() -> Path:
     """Folder of what this learner made: `$COURSE_RUNS`, else `runs` in the course's home folder."""
-    path = Path(os.environ.get("COURSE_RUNS") or home() / "runs")
+    path = _told("COURSE_RUNS") if os.environ.get("COURSE_RUNS") else home() / "runs"
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _told(name: str, otherwise: Path = ROOT) -> Path:
+    """The folder that a variable names; counted from the repository, as processes run in several folders."""
+    return (ROOT / Path(os.environ.get(name) or otherwise).expanduser()).resolve()
 
 
 def atomic_write(path: Path | str, content: str | bytes) -> Path:
@@ -143,11 +149,14 @@ def memory_limit() -> int:
 
     `$COURSE_MEMORY_GB` overrides. Binder and other JupyterHubs announce their limit in `$MEM_LIMIT`;
     containers announce it in their control group (v2 `memory.max`, v1 `memory.limit_in_bytes`).
+
+    Raises:
+        CourseError: `$COURSE_MEMORY_GB` is no number.
     """
+    if told := told_memory():
+        return told
     import psutil
 
-    if os.environ.get("COURSE_MEMORY_GB"):
-        return int(float(os.environ["COURSE_MEMORY_GB"]) * 2**30)
     limits = [psutil.virtual_memory().total]
     if os.environ.get("MEM_LIMIT", "").isdigit():
         limits.append(int(os.environ["MEM_LIMIT"]))
@@ -155,6 +164,20 @@ def memory_limit() -> int:
         with contextlib.suppress(OSError, ValueError):
             limits.append(int((Path("/sys/fs/cgroup") / name).read_text()))
     return min(limit for limit in limits if limit > 0)
+
+
+def told_memory() -> int | None:
+    """Bytes that `$COURSE_MEMORY_GB` allows; None if it is not set.
+
+    Raises:
+        CourseError: it is no number above zero.
+    """
+    if not (told := os.environ.get("COURSE_MEMORY_GB")):
+        return None
+    with contextlib.suppress(ValueError):
+        if 0 < float(told) < math.inf:
+            return int(float(told) * 2**30)
+    raise CourseError(f"COURSE_MEMORY_GB={told!r} is no number of GiB: write it like 8 or 1.8, or unset it.")
 
 
 def free_memory() -> int:
@@ -223,10 +246,12 @@ def cores() -> int:
 
 @functools.cache
 def machine() -> Machine:
-    """Describe this machine (imports torch on first use)."""
+    """Describe this machine (imports torch on first use). `COURSE_DEVICE=cpu` leaves a GPU alone."""
     import torch
 
-    forced = os.environ.get("COURSE_DEVICE")
+    forced = os.environ.get("COURSE_DEVICE", "").strip().lower()
+    if forced not in ("", "cpu", "cuda"):
+        raise CourseError(f"COURSE_DEVICE={forced!r} is unknown: write cpu or cuda, or unset it.")
     cuda = torch.cuda.is_available() and forced != "cpu"
     name = torch.cuda.get_device_name(0) if cuda else platform.processor() or platform.machine()
     return Machine(

@@ -57,7 +57,8 @@ def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Pat
     if kind != "f16" and (config.hidden_size % 32 or config.intermediate_size % 32):
         raise CourseError(f"{kind} packs 32 weights at a time, and rows of this model are no multiple. Take f16.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.part")
+    handle, half = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # another notebook may write one, too
+    os.close(handle)
     writer = gguf.GGUFWriter(half, "llama")
     try:
         _describe(writer, config, kind)
@@ -71,7 +72,7 @@ def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Pat
         os.replace(half, path)
     finally:
         writer.close()
-        half.unlink(missing_ok=True)
+        Path(half).unlink(missing_ok=True)
     return path
 
 

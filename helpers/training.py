@@ -355,12 +355,14 @@ def fine_tune(
     """
     if method not in LEARNING_RATES:
         raise CourseError(f"method={method!r} is unknown: choose 'lora' or 'full'.")
-    if not epochs > 0 or batch_size < 1 or rank < 1:
-        raise CourseError(f"epochs={epochs}, batch_size={batch_size}, rank={rank}: all must be above zero.")
-    rows = data.load(train_dataset)
-    held_out = data.load(validation) if validation else None
+    learning_rate = LEARNING_RATES[method] if learning_rate is None else learning_rate
+    numbers = {"epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size, "rank": rank}
+    if not epochs > 0 or not learning_rate > 0 or batch_size < 1 or rank < 1:
+        raise CourseError(f"{', '.join(f'{name}={it}' for name, it in numbers.items())}: all must be above zero.")
+    rows = data.load(train_dataset, max_tokens=math.inf)  # encoding counts the tokens exactly
+    held_out = data.load(validation, max_tokens=math.inf) if validation else None
     config = {
-        "method": method, "epochs": epochs, "learning_rate": learning_rate or LEARNING_RATES[method],
+        "method": method, "epochs": epochs, "learning_rate": learning_rate,
         "batch_size": batch_size, "seed": seed, "max_length": max_length,
         **({"rank": rank} if method == "lora" else {}),
         **{name: value if isinstance(value, (int, float, str, bool)) else repr(value)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .costs import Plan
+    from .decision import Case
     from .evaluation import Comparison
 
 
@@ -90,11 +91,11 @@ def slide(draw: Callable[[int], Figure], start: int, low: int, high: int, label:
     return Slide([slider, picture])
 
 
-def guide(case: dict | None = None) -> ipywidgets.Widget:
+def guide(case: Case | dict | None = None) -> ipywidgets.Widget:
     """Ask about a use case and show what `decision.recommend` makes of the answers, at each change anew.
 
     Args:
-        case: fields of `decision.Case` to begin with; by default a case that still has to be filled in.
+        case: a `decision.Case`, or its fields, to begin with; by default a case that still has to be filled in.
 
     Returns:
         A box whose last child is the recommendation as HTML. `.controls` maps each field of the case to its
@@ -107,7 +108,7 @@ def guide(case: dict | None = None) -> ipywidgets.Widget:
     from . import decision
     from .runtime import CourseError
 
-    begun = asdict(decision.Case(**(case or {"task": "questions go in, answers come out"})))
+    begun = asdict(decision.as_case(case or {"task": "questions go in, answers come out"}))
     wide = {"layout": {"width": "44em"}, "style": {"description_width": "22em"}}
     most = {"labelled_rows": 5000, "evaluation_rows": 500, "closed_labels": 50, "hours": 400}
     fine = {"needed", "rules_reached", "prompt_reached", "retrieval_reached"}  # shares

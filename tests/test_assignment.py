@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -471,6 +472,14 @@ def test_an_incomplete_submission_is_not_written_and_all_that_is_missing_is_name
     ):  # fmt: skip
         assert word in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_report_that_was_recorded_without_its_answers_is_not_packed(pack, reports):
+    bare = dataclasses.replace(
+        reports["tagger"], rows=[{name: row[name] for name in row if name != "text"} for row in reports["tagger"].rows]
+    )
+    with pytest.raises(CourseError, match="opponent: .* was recorded without its answers"):
+        pack(opponent=bare)
 
 
 @pytest.mark.parametrize("card", [None, "tune", [], {}])

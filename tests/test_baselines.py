@@ -83,6 +83,7 @@ def test_the_most_similar_rows_come_last_and_never_the_question_itself(train):
     assert nearest(copy["messages"], 3)[-1] == train[7]
     assert nearest(copy["messages"], 1) == [train[7]]
     assert nearest(copy["messages"], 0) == []
+    assert len(baselines.similar(train[:7])(copy["messages"], 8)) == 7  # all there are
 
 
 def test_all_examples_are_training_rows(train):

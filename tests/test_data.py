@@ -184,7 +184,7 @@ def test_rows_that_ask_the_same_land_in_the_same_part():
         assert len(part) == 2 * len({data.title(row) for row in part})
 
 
-@pytest.mark.parametrize("fractions", [(0.8, 0.1), (1.2, -0.2), (80, 20)])
+@pytest.mark.parametrize("fractions", [(0.8, 0.1), (1.2, -0.2), (80, 20), 0.8])
 def test_fractions_that_are_no_shares_are_refused(fractions):
     with pytest.raises(runtime.CourseError, match="sum to 1"):
         data.split(ROWS, fractions)

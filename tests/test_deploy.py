@@ -175,13 +175,21 @@ def test_what_must_not_serve_is_refused_and_changes_nothing(registry):
     before = registry.read_bytes()
     for version, file, verdict, word in (
         ("v2", "v2", NO, "blocked"), ("v2", "v2", None, "no gate"), ("v1", "v2", YES, "never used twice"),
-        ("v2", "none", YES, "does not exist"),
+        ("v2", "none", YES, "does not exist"), ("v2", "v2", True, "what `deploy.gate` returns"),
     ):  # fmt: skip
         with pytest.raises(CourseError, match=word):
             deploy.promote(registry, version, registry.with_name(file), verdict)
     with pytest.raises(CourseError, match="no earlier release"):
         deploy.roll_back(registry)
     assert registry.read_bytes() == before
+
+
+def test_a_first_release_needs_no_verdict_but_takes_no_other(tmp_path):
+    (tmp_path / "v1").write_bytes(b"weights")
+    for verdict, word in ((False, "deploy.gate"), (NO, "blocked")):
+        with pytest.raises(CourseError, match=word):
+            deploy.promote(tmp_path / "registry.json", "v1", tmp_path / "v1", verdict)
+    assert deploy.promote(tmp_path / "registry.json", "v1", tmp_path / "v1")["version"] == "v1"
 
 
 def test_a_version_that_was_rolled_back_is_not_used_again(registry):

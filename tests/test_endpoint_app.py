@@ -13,6 +13,7 @@ from hypothesis import strategies as some
 
 from helpers import models
 from helpers.endpoint import app, engine, jobs, store, wire, worker
+from helpers.runtime import CourseError
 
 KEY = "sk-practice-for-tests"
 MODEL = "smollm2-135m-instruct"
@@ -253,6 +254,36 @@ def test_what_some_take_for_the_end_of_a_line_is_a_character_of_its_row(send, se
     kept = worker._rows(served[1].path("job", made["id"]), "training_file")
     items = [json.loads(each["item"]) for each in kept]
     assert [(item["number"], item["answer"]) for item in items] == [(number, end) for number in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("named", "called"),
+    [
+        ("", MODEL), ("/somewhere/course-model.zip", MODEL), ("https://host/weights.GGUF", MODEL),
+        ("meta-llama/Llama-3.2-1B-Instruct", "llama-3.2-1b-instruct"), ("/models/SmolLM2-1.7B", "smollm2-1.7b"),
+    ],
+)  # fmt: skip
+def test_the_base_model_is_called_by_what_really_serves(monkeypatch, named, called):
+    monkeypatch.setenv("COURSE_MODEL", named)
+    assert jobs.base_model() == called
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(CourseError("This one serves Llamas only."), "(This one serves Llamas only.)"), (OSError("/x"), "(OSError)")],
+)
+def test_why_a_model_could_not_be_loaded_is_told_if_it_was_written_for_people(monkeypatch, tmp_path, error, told):
+    def broken(folders):
+        raise error
+
+    monkeypatch.setattr(engine, "load", broken)
+    running = app.Answering(lambda name: [], size=1)
+    try:
+        application = app.make(store.Store(tmp_path), running, KEY)
+        answer = asyncio.run(_send(application, "POST", "/v1/chat/completions", json=ASK))
+    finally:
+        running.close()
+    assert answer.status_code == 500 and told in answer.json()["error"]["message"]
 
 
 def test_tools_may_answer_one_after_the_other_and_weights_stay_where_they_were(tmp_path):

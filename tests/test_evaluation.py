@@ -83,6 +83,43 @@ def test_a_system_that_loses_an_answer_is_refused():
         evaluation.evaluate(lambda chats: ["[]"] * (len(chats) - 1), rows(), "forgetful")
 
 
+@pytest.mark.parametrize("answer", [None, ["salt"], 3, {"answer": "[]"}])
+def test_what_is_no_answer_is_refused_by_the_number_of_its_question(answer):
+    with pytest.raises(CourseError, match="The cook answered question 3 with.*json.dumps"):
+        evaluation.evaluate(lambda chats: ["[]", "[]", answer], rows(3), "The cook")
+
+
+@pytest.mark.parametrize("gold", ['{"date": "13 April"}', '"yes"', "13 April", "42", '["salt", 1]'])
+def test_rows_that_cannot_be_scored_are_refused_before_anything_is_asked(gold):
+    def never(chats):
+        raise AssertionError("asked")
+
+    mine = [{"messages": [{"role": "user", "content": "When?"}, {"role": "assistant", "content": gold}]}]
+    with pytest.raises(data.DataError, match="rows:1: messages"):
+        evaluation.evaluate(never, mine)
+
+
+def test_rows_may_be_named_as_a_file_or_a_split(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows(3)), encoding="utf-8")
+    assert evaluation.evaluate(gold(rows(3)), path).n == evaluation.evaluate(gold(rows(3)), str(path)).n == 3
+    assert evaluation.evaluate(lambda chats: ["[]"] * len(chats), "validation").n == 100
+
+
+def test_a_single_chat_in_place_of_a_list_of_chats_is_explained(tiny, tokenizer):
+    chat = [{"role": "user", "content": "salt?"}]
+    for ask in (lambda: models.generate(tiny, tokenizer, chat), lambda: evaluation.prompted(tiny, tokenizer)(chat)):
+        with pytest.raises(CourseError, match=r"put \[ \] around"):
+            ask()
+
+
+def test_rows_of_a_report_that_was_recorded_without_answers_cannot_be_browsed():
+    bare = evaluation.evaluate(gold(rows(3)), rows(3), "then")
+    bare.rows[:] = [{name: value for name, value in row.items() if name != "text"} for row in bare.rows]
+    with pytest.raises(CourseError, match="'then' was recorded without its answers"):
+        evaluation.compare(evaluation.evaluate(gold(rows(3)), rows(3)), bare).wins()
+
+
 def test_a_report_with_a_key_is_made_once_and_found_again(runs_folder):
     calls = []
 

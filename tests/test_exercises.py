@@ -44,6 +44,15 @@ def test_feedback_shows_as_html_without_letting_answers_write_it():
     assert "&lt;b&gt;" in exercises.Feedback("00-1", "wrong", "<b>")._repr_html_()
 
 
+def test_a_text_of_ones_own_is_read_as_utf_8_or_named(tmp_path):
+    path = tmp_path / "case.md"
+    path.write_bytes("Brötchen".encode("latin-1"))
+    with pytest.raises(exercises.Wrong, match="case.md is not UTF-8"):
+        exercises.written(path, 1, "a word")
+    path.write_text("Brötchen", encoding="utf-8")
+    assert exercises.written(path, 1, "a word") == "Brötchen"
+
+
 def test_the_first_prediction_counts(runs_folder):
     assert exercises.predict("00-1", ...).status == "open"
     exercises.predict("00-1", 0.4)

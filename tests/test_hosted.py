@@ -169,6 +169,18 @@ def test_a_kernel_that_cannot_ask_says_so_as_a_missing_key(nobody, monkeypatch):
         providers.connect("openai")
 
 
+def test_a_file_that_the_service_gives_up_on_is_not_handed_on():
+    class Files:
+        def create(self, **told):
+            return SimpleNamespace(id="file-1")
+
+        def wait_for_processing(self, id):
+            return SimpleNamespace(id=id, status="error", status_details="line 3 is too long")
+
+    with pytest.raises(CourseError, match=r"did not take train.jsonl \(error\): line 3 is too long"):
+        providers.upload(SimpleNamespace(files=Files()), data.load("train")[:10], "train.jsonl")
+
+
 # --- what the services allow ---------------------------------------------------------------------------
 
 

@@ -488,6 +488,15 @@ def test_an_environment_that_does_not_start_counts_as_none(tmp_path):
     assert install.look(Path(sys.executable))["python"] == list(sys.version_info[:2])
 
 
+@pytest.mark.parametrize("command", [install.set_up, install.check])
+def test_a_memory_limit_that_is_no_number_ends_a_command_before_it_touches_an_environment(command, monkeypatch):
+    monkeypatch.setenv("COURSE_MEMORY_GB", "8GB")
+    monkeypatch.setattr(install, "environment", lambda host: pytest.fail("went on"))
+    with pytest.raises(CourseError, match="COURSE_MEMORY_GB='8GB'"):
+        command()
+    assert install.look(Path(sys.executable))["versions"]  # nor does an environment count as broken for it
+
+
 def test_a_foreign_package_named_helpers_is_seen(bare_venv):
     packages = Path(install.look(bare_venv)["packages"])
     assert install.look(bare_venv)["helpers"] is None

@@ -55,6 +55,46 @@ def test_what_stopped_it_is_told_and_nothing_counts_as_done(runs_folder):
     assert not list(runs_folder.glob("*/record.json"))
 
 
+def killed(folder):
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal there")
+def test_one_that_was_killed_without_a_word_is_told_so(runs_folder):
+    with pytest.raises(CourseError, match="perhaps for lack of memory"):
+        runs.apart(killed)
+
+
+def test_folders_are_counted_from_the_repository_wherever_a_process_runs(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runtime, "ROOT", tmp_path / "course")
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    for name, folder in (("COURSE_HOME", runtime.home), ("COURSE_RUNS", runtime.records)):
+        for told, meant in (("mine", "course/mine"), ("~/mine", "me/mine"), (str(tmp_path / "else"), "else")):
+            monkeypatch.setenv(name, told)
+            assert folder() == tmp_path / meant and folder().is_dir()
+
+
+@pytest.mark.parametrize("told", ["8GB", "8,5", "0", "-1", "nan", "inf"])
+def test_memory_that_is_no_number_is_named_and_a_number_counts(monkeypatch, told):
+    monkeypatch.setenv("COURSE_MEMORY_GB", told)
+    with pytest.raises(CourseError, match=f"COURSE_MEMORY_GB='{told}' is no number of GiB"):
+        runtime.memory_limit()
+    monkeypatch.setenv("COURSE_MEMORY_GB", "1.5")
+    assert runtime.memory_limit() == 1.5 * 2**30
+
+
+def test_a_device_that_there_is_not_is_refused_in_place_of_taking_another(monkeypatch):
+    monkeypatch.setenv("COURSE_DEVICE", "tpu")
+    with pytest.raises(CourseError, match="COURSE_DEVICE='tpu' is unknown"):
+        runtime.machine.__wrapped__()
+    monkeypatch.setenv("COURSE_DEVICE", " CPU ")
+    assert runtime.machine.__wrapped__().device == "cpu"
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="where a child begins with its parent's peak")
 def test_its_peak_memory_is_its_own_however_large_the_process_that_started_it(runs_folder):
     ours = bytearray(700 << 20)

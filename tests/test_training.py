@@ -189,6 +189,8 @@ def test_validation_loss_is_that_of_the_validation_rows_after_each_epoch(tiny, r
         ({"epochs": 0}, "epochs"),
         ({"batch_size": 0}, "batch_size"),
         ({"rank": 0}, "rank"),
+        ({"learning_rate": 0}, "learning_rate=0"),
+        ({"learning_rate": -1e-3}, "learning_rate=-0.001"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(settings, word, tiny, runs_folder):
@@ -207,6 +209,13 @@ def test_a_bad_row_stops_everything_before_anything_is_written(tiny, runs_folder
 def test_an_over_long_row_is_refused_not_cut(tiny, runs_folder):
     with pytest.raises(data.DataError, match="token"):
         training.fine_tune(rows(8), model=tiny, max_length=40)
+
+
+def test_a_row_of_many_short_words_is_measured_in_tokens_not_in_letters(tiny, runs_folder):
+    long = data.recipe("Long", ["a b c d " * 450], ["salt"])  # by its letters 1,300 tokens
+    assert data.check([long], max_tokens=1500) == [] != data.check([long], max_tokens=1000)
+    with pytest.raises(data.DataError, match="1,8.. tokens long, more than 1,500"):
+        training.fine_tune([long], model=tiny, max_length=1500)
 
 
 def test_the_key_of_a_run_hangs_on_the_code_that_makes_it(monkeypatch):

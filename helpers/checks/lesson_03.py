@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import data, evaluation
-from ..exercises import Unscored, Wrong, checker
+from ..exercises import Unscored, Wrong, checker, written
 
 # --- 03-1: three scores by hand ----------------------------------------------------------------------
 
@@ -184,10 +184,6 @@ def nearest(function: Callable) -> str:
 
 @checker("03-5")
 def my_evaluation(rows: Any, prompt: Any) -> str:
-    if isinstance(prompt, os.PathLike):
-        if not Path(prompt).is_file():
-            raise Wrong(f"{Path(prompt).name} does not exist yet: write it, then name it here.")
-        prompt = Path(prompt).read_text(encoding="utf-8")
     if isinstance(rows, os.PathLike) and not Path(rows).is_file():
         raise Wrong(f"{Path(rows).name} does not exist yet: write it, then name it here.")
     kept: list[dict] = []
@@ -195,8 +191,7 @@ def my_evaluation(rows: Any, prompt: Any) -> str:
         raise Wrong(str(problems[0]))
     if len(kept) < 10:
         raise Wrong(f"{len(kept)} rows. Ten are few enough to write today, and show which mistakes come again.")
-    if not isinstance(prompt, str) or len(prompt.split()) < 8:
-        raise Wrong("The prompt is a text of at least a sentence: what to do, and in which form to answer.")
+    prompt = written(prompt, 8, "The prompt is a text of at least a sentence: what to do, and in which form to answer.")
     texts = {data.prompt(row)[-1]["content"] for row in kept}
     if leaked := [text for text in texts if len(text) > 15 and text in prompt]:
         raise Wrong(

@@ -23,29 +23,22 @@ from typing import Self
 from .. import runtime
 
 READY_SECONDS = 120
-_SERVING: dict[Path, tuple[Endpoint, dict]] = {}  # a folder has one server
+_SERVING: dict[Path, tuple[Endpoint, int]] = {}  # a folder has one server
 
 
 class Endpoint:
     """A practice server in a process of its own, which ends with this one.
 
     Args:
-        folder: where it keeps files, jobs and models; by default `endpoint` among the learner's runs. A server
-            that is started there again finds all of them, and goes on with the jobs that were under way.
-        port: of the loopback interface; 0 takes a free one.
-        key: what clients must send; by default a new one.
+        folder: where it keeps files, jobs and models. A server that is started there again finds all of them, and
+            goes on with the jobs that were under way.
         requests_per_minute: more are turned away with status 429.
 
     Raises:
         CourseError: it did not start; the message ends with the reason that it gave.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        requests_per_minute: int = 3000,
-    ) -> None:
+    def __init__(self, folder: Path, requests_per_minute: int) -> None:
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
         self.api_key = f"sk-practice-{secrets.token_urlsafe(24)}"
@@ -94,21 +87,22 @@ class Endpoint:
         return f"Endpoint({self.base_url}, {state})"
 
 
-def serve(folder: Path | str | None = None, **options: object) -> Endpoint:
+def serve(folder: Path | str | None = None, *, requests_per_minute: int = 3000) -> Endpoint:
     """Start the practice server and wait until it answers; `stop()` it, or use it as a context manager.
 
-    A cell that is run again gets the server that it started before; with other options, that one makes place.
+    It listens on a free port of the loopback interface and wants a new key, `api_key`. A cell that is run again gets
+    the server that it started before; with another limit, that one makes place.
 
     Args:
-        folder: as for `Endpoint`.
-        options: as for `Endpoint`.
+        folder: as for `Endpoint`; by default `endpoint` among the learner's runs.
+        requests_per_minute: as for `Endpoint`.
     """
     place = Path(folder or runtime.records() / "endpoint").resolve()
-    running, told = _SERVING.get(place, (None, {}))
+    running, limit = _SERVING.get(place, (None, 0))
     if running is not None and running.process.poll() is None:
-        if told == options:
+        if limit == requests_per_minute:
             return running
         running.stop()
-    started = Endpoint(place, **options)
-    _SERVING[place] = started, options
+    started = Endpoint(place, requests_per_minute)
+    _SERVING[place] = started, requests_per_minute
     return started

@@ -262,7 +262,8 @@ class Engine:
         try:
             self._batch(name).waiting.append(row)
         except Exception as error:
-            row.finish = f"error: the model could not be loaded ({type(error).__name__})"
+            reason = error if isinstance(error, CourseError) else type(error).__name__
+            row.finish = f"error: the model could not be loaded ({reason})"
             row.tell()
 
     def _idle(self) -> list[str]:

@@ -25,7 +25,8 @@ OPEN = ("validating_files", "queued", "running", "pausing", "paused")
 def base_model() -> str:
     """How the endpoint calls the base model: the course's, or what `COURSE_MODEL` names."""
     other = Path(os.environ.get("COURSE_MODEL") or "")
-    return other.name.lower() if other.name and not other.suffix else "smollm2-135m-instruct"
+    file = other.suffix.lower() in (".zip", ".whl", ".gguf")  # of the course's own weights
+    return other.name.lower() if other.name and not file else "smollm2-135m-instruct"
 
 
 def is_model(store: Store, name: str) -> bool:

@@ -58,7 +58,8 @@ def main(folder: str, id: str) -> int:
         jobs.fail(store, id, "invalid_training_file", str(error)[:2000], "training_file")
     except Exception as error:
         traceback.print_exc()  # into the job's log, which no client sees
-        jobs.fail(store, id, "server_error", f"Training stopped with {type(error).__name__}.")
+        reason = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+        jobs.fail(store, id, "server_error", f"Training stopped with {type(error).__name__}{reason}.")
     return 0
 
 
