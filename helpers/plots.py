@@ -29,6 +29,23 @@ def axes(width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Axes]:
     return figure, ax
 
 
+def strips(rows: Sequence[Sequence[Any]]) -> Figure:
+    """A table whose third column holds, above its text, a strip of squares: one for each token.
+
+    Args:
+        rows: four texts and a list of colours, for each line; the first line is the head, without colours.
+    """
+    figure, ax = axes(9.5, 3.8)
+    ax.set(xlim=(-0.5, 4.5), ylim=(len(rows) - 0.5, -0.3))
+    ax.axis("off")
+    for y, (*words, strip) in enumerate(rows):
+        ax.scatter([2 + 0.07 * i for i in range(len(strip))], [y] * len(strip), c=strip, marker="s", s=26)
+        for x, text in zip((0, 1.1, 2.55, 4), words, strict=True):
+            below, weight = 0.32 if strip and x == 2.55 else 0, "normal" if strip and x else "bold"
+            ax.text(x, y + below, text, ha="center", va="center", fontsize=9, weight=weight)
+    return figure
+
+
 def loss_curve(history: Sequence[dict[str, float]], title: str = "", quantity: str = LOSS) -> Figure:
     """Training loss per step and validation loss where it was measured.
 

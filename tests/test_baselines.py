@@ -177,9 +177,9 @@ def test_the_slider_of_lesson_03_redraws_the_recorded_ladder():
     cells = {cell.id: cell.source for cell in master.cells}
     by_name = {run["name"]: run for run in baselines.recorded() if run.get("seed") == 0 and "report" in run}
     space = {"by_name": by_name, "plots": plots}
-    for cell in ("03-price", "03-dollars", "03-widget"):
-        exec(cells[cell], space)
-    box = eval(cells["03-slide"], space)
+    exec(cells["03-price"], space)
+    exec(cells["03-widget"].rsplit("\n", 1)[0], space)
+    box = eval(cells["03-widget"].rsplit("\n", 1)[1], space)
     slider, picture = box.children
     assert (slider.min, slider.max) == (1, 5) and "image/png" in box._repr_mimebundle_()
     before = picture.value
@@ -195,8 +195,7 @@ def test_a_cached_beginning_is_billed_at_its_own_price():
 
     master = nbformat.read(runtime.ROOT / "solutions" / "03-prompting-baseline.ipynb", 4)
     space = {"by_name": {"zero-shot": {"prompt_tokens": 100}}}
-    exec(next(cell.source for cell in master.cells if cell.id == "03-dollars"), space)
-    space["CACHE_FROM"] = 1024
+    exec(next(cell.source for cell in master.cells if cell.id == "03-price"), space)
     space["PRICE"] = {"input": 0.10, "cached input": 0.01, "output": 0.50}
     run = {"chosen": "similar", "prompt_tokens": 2100, "completion_tokens": 50}
     assert space["dollars"](run) == pytest.approx(2100 * 0.10 + 50 * 0.50)

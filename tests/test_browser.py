@@ -143,7 +143,7 @@ def test_a_lesson_runs_from_the_top_and_explains_what_is_missing_and_what_is_wro
         assert state["checks"] and all(f"… {lesson[:2]}-" in said for said in state["checks"]), state["checks"]
         photograph(browser, lesson)
         browser.execute_script(WRONG)
-        state = run_all(browser, 300)
+        state = run_all(browser, 900)
         assert not state["errors"]
         for said in state["checks"]:
             assert f" {lesson[:2]}-" in said and "… " + lesson[:2] not in said and "✔" not in said, said
