@@ -225,4 +225,4 @@ def test_the_recorded_runs_have_three_seeds_and_say_where_they_were_made():
     runs = json.loads((runtime.ROOT / "data" / "recorded" / "facts.json").read_text(encoding="utf-8"))
     made = {(run["name"], run["seed"]) for run in runs}
     assert made == {("base", 0)} | {(name, seed) for name in ("facts", "reader", "category") for seed in (0, 1, 2)}
-    assert all(run["device"] and run["date"] for run in runs)
+    assert all(run["machine"] and run["date"] for run in runs)

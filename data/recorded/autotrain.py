@@ -7,7 +7,6 @@ With names, those are made anew; without, what is missing.
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import sys
@@ -15,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from record import figures, read, write  # noqa: E402
+from record import figures, read, where, write  # noqa: E402
 
 from helpers import autotrain, data, evaluation, models, providers, runs, runtime  # noqa: E402
 
@@ -28,8 +27,7 @@ RUN = {  # as in lesson 12
 
 def keep(record: dict) -> None:
     """Write a record, in place of an older one of that name."""
-    machine = runtime.machine()
-    record = {"date": datetime.date.today().isoformat(), **record, "machine": f"{machine.kind}, {machine.cores} cores"}
+    record = {**where(), **record}
     known = [old for old in read(FILE) if old["name"] != record["name"]]
     write(FILE, sorted([*known, record], key=lambda run: run["name"]))
     print(record["name"], record.get("seconds"), record.get("f1"), flush=True)

@@ -10,15 +10,14 @@ whether its category was right. What is missing is made.
 
 from __future__ import annotations
 
-import datetime
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from record import read, write  # noqa: E402
+from record import read, where, write  # noqa: E402
 
-from helpers import evaluation, facts, models, runtime, texts, training  # noqa: E402
+from helpers import evaluation, facts, models, texts, training  # noqa: E402
 
 FILE = Path(__file__).with_name("facts.json")
 SEEDS = (0, 1, 2)
@@ -54,8 +53,7 @@ def conditions(book: list[dict], asked: list[dict]) -> dict[str, list]:
 
 def keep(record: dict) -> None:
     """Write a record, in place of an older one of that name and seed."""
-    machine = runtime.machine()
-    record |= {"device": f"{machine.kind}, {machine.cores} cores", "date": datetime.date.today().isoformat()}
+    record |= where()
     known = [old for old in read(FILE) if (old["name"], old["seed"]) != (record["name"], record["seed"])]
     write(FILE, sorted([*known, record], key=lambda run: (run["name"], run["seed"])))
     print(record["name"], record["seed"], record["told"], flush=True)

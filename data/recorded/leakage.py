@@ -6,15 +6,14 @@ seeds each. Each line of `leakage.json` is one run and its F1 on both sets. What
 
 from __future__ import annotations
 
-import datetime
 import re
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from record import read, write  # noqa: E402
+from record import read, where, write  # noqa: E402
 
-from helpers import data, evaluation, models, runtime, training  # noqa: E402
+from helpers import data, evaluation, models, training  # noqa: E402
 
 FILE = Path(__file__).with_name("leakage.json")
 SEEDS = (0, 1, 2)
@@ -30,7 +29,7 @@ def main() -> None:
     """Make the runs that are missing, writing after each."""
     train, validation = data.load("train"), data.load("validation")
     sets = {"first": validation[30:45], "second": validation[60:75]}
-    tokenizer, machine = models.load_tokenizer(), runtime.machine()
+    tokenizer = models.load_tokenizer()
     for seed in SEEDS:
         for copied, rows in sets.items():
             known = read(FILE)
@@ -46,7 +45,7 @@ def main() -> None:
                 "f1": {name: round(evaluation.f1(report.rows), 4) for name, report in reports.items()},
                 "config": run.record["config"], "rows": len(leaky), "rows_hash": run.record["rows_hash"],
                 "seconds": round(run.record["seconds"], 1), "dtype": run.record["dtype"],
-                "device": f"{machine.kind}, {machine.cores} cores", "date": datetime.date.today().isoformat(),
+                **where(),
             })  # fmt: skip
             write(FILE, known)
             print(copied, seed, known[-1]["f1"], flush=True)

@@ -8,7 +8,6 @@ nothing new is begun after so many seconds: run it again until it says that all 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 import random
 import sys
@@ -16,7 +15,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from record import figures, read, write  # noqa: E402
+from record import figures, read, where, write  # noqa: E402
 
 from helpers import baselines, data, evaluation, models, runtime  # noqa: E402
 
@@ -72,12 +71,10 @@ def ask(prompt: dict, model, tokenizer, until: float) -> evaluation.Report | Non
 
 def line(prompt: dict, report: evaluation.Report) -> dict:
     """A report as one record."""
-    machine = runtime.machine()
     return {
         "name": name(prompt), **prompt, **figures(report),
         "rows_hash": report.rows_hash, "dtype": report.dtype, "device": report.device,
-        "machine": f"{machine.kind}, {machine.cores} cores", "date": datetime.date.today().isoformat(),
-        "scored": [[int(row[key]) for key in baselines.SCORED] for row in report.rows],
+        **where(), "scored": [[int(row[key]) for key in baselines.SCORED] for row in report.rows],
     }  # fmt: skip
 
 
@@ -98,11 +95,9 @@ def window(model, tokenizer, seed: int) -> dict:
             wanted = labels[start + 1 : start + STEP + 1].to(model.device)
             scores = model.get_output_embeddings()(hidden[start : start + len(wanted)]).float()
             losses.append(round(torch.nn.functional.cross_entropy(scores, wanted).item(), 4))
-    machine = runtime.machine()
     return {
         "name": "window", "seed": seed, "step": STEP, "limit": model.config.max_position_embeddings, "loss": losses,
-        "dtype": machine.dtype, "machine": f"{machine.kind}, {machine.cores} cores",
-        "date": datetime.date.today().isoformat(),
+        "dtype": runtime.machine().dtype, **where(),
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ trains in float32 that is `fp32`, from which the tests' band for such machines c
 from __future__ import annotations
 
 import datetime
+import importlib.metadata
 import json
 import random
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from helpers import data, evaluation, models, runtime, training  # noqa: E402
+from helpers.runs import LIBRARIES  # noqa: E402
 
 FILE = Path(__file__).with_name("runs.json")
 SEEDS = (0, 1, 2)
@@ -57,9 +59,12 @@ def missing(file: Path, plan: list[dict], seconds: float) -> Iterator[dict]:
 
 
 def where() -> dict[str, str]:
-    """The machine and the day, as records name them."""
-    machine = runtime.machine()
-    return {"machine": f"{machine.kind}, {machine.cores} cores", "date": datetime.date.today().isoformat()}
+    """The machine, the day and the libraries, as records name them."""
+    machine, versions = runtime.machine(), {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {
+        "machine": f"{machine.kind}, {machine.cores} cores", "date": datetime.date.today().isoformat(),
+        "libraries": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }  # fmt: skip
 
 
 def wanted(name: str, seed: int, names: list[str]) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import sys
 import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from record import write  # noqa: E402
+from record import where, write  # noqa: E402
 
 from helpers import runtime, scale  # noqa: E402
 
@@ -27,9 +26,7 @@ def main() -> None:
     cells = {cell.id: cell.source for cell in notebook.cells}
     for name in wanted:
         exec(cells[name], space)
-    machine = runtime.machine()
-    on = {"machine": f"{machine.kind}, {machine.cores} cores", "date": datetime.date.today().isoformat()}
-    write(FILE, [{"name": name, **found, **on} for name, found in space["told"].items()])
+    write(FILE, [{"name": name, **found, **where()} for name, found in space["told"].items()])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ is made; with a name, doors (`Unsloth`, `TRL`, `this course`) or both, those run
 
 from __future__ import annotations
 
-import datetime
 import importlib.metadata
 import os
 import sys
@@ -16,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from record import figures, read, write  # noqa: E402
+from record import figures, read, where, write  # noqa: E402
 
 from helpers import data, doors, evaluation, models, providers, runtime  # noqa: E402
 
@@ -55,8 +54,7 @@ def main(words: list[str]) -> None:
             report = evaluation.evaluate(system, validation[:questions], name)
             keep({
                 "name": name, "seed": seed, **run.record, **figures(report),
-                "dtype": machine.dtype, "device": machine.device, "machine": f"{machine.kind}, {machine.cores} cores",
-                "unsloth": version, "date": datetime.date.today().isoformat(),
+                "dtype": machine.dtype, "device": machine.device, "unsloth": version, **where(),
             })  # fmt: skip
 
 
