@@ -662,6 +662,29 @@ def test_masters_keep_the_rules():
     assert found and not any(found.values()), found
 
 
+BEFORE = {  # lessons whose board is about those before them: what these leave, so that a build without them is noticed
+    "04-retrieval-baseline": {"rules", "tagger", "rule, JSON", "1 similar, JSON", "zero-shot", "3-shot"},
+    "06-prepare-data": {"rules", "tagger", "rule, JSON", "1 similar, JSON", "LoRA, 120 rows"},
+    "08-evaluate": {
+        "rules",
+        "rule, JSON",
+        "1 similar, JSON",
+        "LoRA, 120 rows",
+        "LoRA, 25 rows",
+        "you",
+        "full, all rows",
+    },
+}
+
+
+@pytest.mark.parametrize("lesson", BEFORE)
+def test_a_masters_board_shows_what_the_lessons_before_it_left(lesson):
+    master = authoring.read(authoring.ROOT / "solutions" / f"{lesson}.ipynb")
+    outputs = [out for cell in master.cells for out in cell.get("outputs", [])]
+    board = "\n".join("".join(out["data"]["text/plain"]) for out in outputs if "text/plain" in out.get("data", {}))
+    assert {system for system in BEFORE[lesson] if f"system: {system}  F1" in board} == BEFORE[lesson]
+
+
 def test_lessons_hold_no_solution_no_output_and_nothing_unsafe():
     for path in sorted((authoring.ROOT / "lessons").glob("*.ipynb")):
         lesson = authoring.read(path)
