@@ -53,6 +53,11 @@ def by_hand(records, *, system=True, dump=json.dumps, keep_last=False, strip=Tru
     return rows
 
 
+def saying(nothing):
+    """An answer for the records without labels, too: what stands for no names."""
+    return lambda records: by_hand(records, empty=True, dump=lambda n: nothing if n == ["unknown"] else json.dumps(n))
+
+
 def in_one_turn(records):
     """Instruction and input joined in the user's turn, as Alpaca's own template does."""
     rows = by_hand(records, system=False)
@@ -105,17 +110,21 @@ def test_leaving_out_the_recipe_with_two_answers_can_be_defended():
     "how, word",
     [
         (lambda r: by_hand(r, strip=False), "Strip the white space"),
+        (lambda r: by_hand(r, dump=lambda names: json.dumps([*names, ""])), "leave out what is empty"),
         (lambda r: by_hand(r, unique=False), "normalise"),
-        (lambda r: by_hand(r, empty=True), "made-up"),
+        (lambda r: by_hand(r, empty=True), "'Secret Sauce' has no labels, but stands among your rows. A made-up"),
+        (saying(""), "leave that record out"),
+        (saying("[]"), "leave that record out"),
+        (lambda r: [*to_chat(r), data.recipe("Toast", ["2 slices bread"], ["bread"])], "rows nobody asked for"),
         (lambda r: by_hand(r, once=False), "twice"),
-        (lambda r: by_hand(r, dump="; ".join), "json.dumps"),
-        (lambda r: by_hand(r, dump=list), "json.dumps"),
+        (lambda r: by_hand(r, dump="; ".join), "has to be JSON text"),
+        (lambda r: by_hand(r, dump=list), "content is text"),
         (lambda r: by_hand(r, dump=lambda names: json.dumps(["; ".join(names)])), "semicolons"),
         (lambda r: to_chat(r)[:2], "lost"),
         (lambda r: [data.recipe(data.title(row), [], data.answer(row)) for row in to_chat(r)], "all of its lines"),
         (lambda r: r, "data.recipe"),
         (lambda r: [], "No row"),
-        (lambda r: r.clear(), "return"),
+        (lambda r: r.clear(), "nothing back"),
         (lambda r: "rows", "list"),
         (lambda r: 10**400, "list"),
         (lambda r: [None] * 5, "data.check"),
@@ -166,6 +175,7 @@ def test_a_key_that_ignores_numbers_case_and_space_is_right(key):
         (lambda line: "same", "different lines"),
         (lambda line: len(line) > 20, "different lines"),
         (lambda line: "".join(re.findall("[A-Za-z]", line))[-1:].lower(), "different lines"),
+        (lambda line: (re.findall("[a-z]+", line.lower()) or [""])[0], "False alarm"),
         (lambda line: line.split(), "frozenset"),
         (lambda line: {line}, "frozenset"),
         (lambda line: [].sort(), "return"),
@@ -280,9 +290,9 @@ def test_rows_that_may_be_meant_so_are_not_judged(change, word):
         (lambda: OFFERED / "no_such_file.jsonl", "does not exist"),
         (lambda: [], "0 rows"),
         (lambda: [None, 3], "not an object"),
-        (lambda: None, "path"),
-        (lambda: 42, "path"),
-        (lambda: orders, "path"),
+        (lambda: None, "give the path of your file"),
+        (lambda: 42, "give the path of your file"),
+        (lambda: orders, "give the path of your file"),
     ],
 )
 def test_rows_that_cannot_be_used_are_told_why(source, word):

@@ -26,9 +26,10 @@ _EXPORT = (  # title and lines, output, the names that are right (None: nobody l
 )
 _MEANING = (  # what a complaint of data.check tells about the function
     ("again", "A name stands twice in one answer. Compare names after data.normalise, or in lower case."),
-    ("is empty", "An answer without names is no answer: leave that record out."),
-    ("repeats line", "A recipe comes twice. Keep a set of the questions that you have seen."),
     ("no space around", "Strip the white space around each name, and leave out what is empty then."),
+    ("is empty", "An answer without names is no answer: leave that record out."),
+    ("is a list ([]), not", "An answer without names is no answer: leave that record out."),
+    ("repeats line", "A recipe comes twice. Keep a set of the questions that you have seen."),
     ("not a JSON list", "The answer has to be JSON text: json.dumps(names), or data.recipe, which does it."),
     ("is a list", "content is text: json.dumps(names) makes it, or data.recipe."),
     ("messages: is missing", "Each row is {'messages': [...]}: data.recipe(title, lines, names) makes one."),
