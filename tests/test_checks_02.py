@@ -51,6 +51,7 @@ def test_the_bakery_written_otherwise(case):
         ({"needed": 0.95}, "nine of ten"),
         ({"harm_unchecked": True}, "baker reads"),
         ({"must_stay_private": False}, "leave the house"),
+        ({"requests_per_month": 30}, "Nine hundred"),
         ({"max_seconds": 3}, "leave it out"),
         ({"too_dear_or_slow": True}, "No prompt"),
         ({"task": "orders"}, "few more words"),
@@ -63,7 +64,13 @@ def test_the_bakery_written_otherwise(case):
 )
 def test_a_misread_bakery_is_told_what_the_story_says(changes, word):
     status, text = said("02-2", {**BAKERY, **changes})
-    assert status == "wrong" and word in text
+    assert status == "wrong" and word in text and "Your code stopped" not in text
+
+
+@pytest.mark.parametrize("answer", ["a bakery", 5, None])
+def test_what_is_no_case_is_told_what_one_is(answer):
+    status, text = said("02-2", answer)
+    assert status == "wrong" and "write a dict of fields" in text
 
 
 # --- 02-3: rules instead of a model ----------------------------------------------------------------
@@ -128,7 +135,8 @@ def without_calendar(text):
         (guess_the_day, "no day is given"),
         (european, "June or July"),
         (without_calendar, "no such day"),
-        (lambda text: datetime.datetime.strptime(text, "%d %B %Y").date().isoformat(), "stopped with ValueError"),
+        (lambda text: datetime.datetime.strptime(text, "%d %B %Y").date(), "say 'none' where you are unsure"),
+        (lambda text: strptime(text, "%d %B %Y").date(), "import missing"),  # noqa: F821
         (lambda text: "none", "No date was read"),
         (lambda text: to_iso(text.replace(",", "")) if "st" not in text else "none", "5 of 7"),
         (lambda text: to_iso(text).replace("-", "/"), "No date was read"),
@@ -142,6 +150,20 @@ def without_calendar(text):
 def test_rules_that_guess_or_miss_are_told_which_date(rule, word):
     status, text = said("02-3", rule)
     assert status == "wrong" and word in text
+
+
+@pytest.mark.parametrize(
+    "odd, reason",
+    [
+        ("1904", "a year alone"),
+        ("1904/13/5", "no such month"),
+        ("the Count's desk", "it is no date at all"),
+        ("", "nothing to read"),
+    ],
+)
+def test_a_date_made_of_what_holds_none_is_told_why(odd, reason):
+    status, text = said("02-3", lambda text: "1904-06-07" if text == odd else to_iso(text))
+    assert status == "wrong" and reason in text
 
 
 # --- 02-4: a provisional decision ------------------------------------------------------------------
@@ -219,11 +241,18 @@ def test_a_page_with_all_parts_is_right_as_text_and_as_file(tmp_path):
 
 @pytest.mark.parametrize(
     "start, word",
-    [("Cost", "the cost"), ("Benefit", "the benefit"), ("Decision", "the decision"), ("Missing", "missing")],
+    [
+        ("Use case", "the use case"),
+        ("Alternatives", "the alternatives"),
+        ("Cost", "the cost"),
+        ("Benefit", "the benefit"),
+        ("Decision", "the decision"),
+        ("Missing", "the evidence that is missing"),
+    ],
 )
 def test_a_page_without_a_part_is_told_which(start, word):
     lines = [line for line in PAGE.strip().splitlines() if not line.startswith(start)]
-    status, told = said("02-5", "\n".join(lines).replace("not measured", "weak"))
+    status, told = said("02-5", "\n".join(lines).replace("not measured", "weak").replace("prompt", "model"))
     assert status == "wrong" and word in told
 
 
@@ -234,7 +263,8 @@ def test_a_long_page_is_not_judged(tmp_path):
 
 @pytest.mark.parametrize("answer", ["", "tune it", None, 5, [], object()], ids=spelled)
 def test_a_line_is_no_page(answer):
-    assert said("02-5", answer)[0] == "wrong"
+    status, text = said("02-5", answer)
+    assert status == "wrong" and "A page, not a line" in text
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path):

@@ -180,6 +180,7 @@ def test_a_copy_in_capitals_is_told_apart_from_none():
     ("answer", "word"),
     [
         (leaky, "this very question"),
+        (lambda q, rows, n: leaky(q, rows, n + 1)[:-1], "stands twice among the rows"),
         (lambda q, rows, n: [row for row in leaky(q, rows, n) if question_of(row) != q], "3 rows where 4"),
         (lambda q, rows, n: [row for row in rows if question_of(row) != q], "119 rows"),
         (lambda q, rows, n: [row for row in rows if question_of(row) != q][10 : 10 + n], "no more like"),

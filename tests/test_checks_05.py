@@ -38,6 +38,7 @@ def test_none_for_never_is_not_judged():
         (lambda f, a, b: f / (a - b), "sign"),
         (lambda f, a, b: f * (b - a), "Multiplied"),
         (lambda f, a, b: f / (b - a), "divides by zero|never pays"),
+        (lambda f, a, b: f / (b - a) if b >= a else math.inf, "it divides by zero"),
         (lambda f, a, b: f / (b - a) if b != a else math.inf, "never pays"),
         (lambda f, a, b: 1000, "paid back after"),
         (lambda f, a, b: break_even(f, a, b) if f else 1000, "first request"),
@@ -79,6 +80,7 @@ def test_a_year_however_long_its_months_are(hours):
         ({"hours": 8 * 22 * 12}, "Sundays"),
         ({"hours": 24}, "365"),
         ({"hours": 720}, "one month"),
+        ({"hours": 730}, "one month"),
         ({"out": 1, "months": 1}, "twelve. Tokens out"),
         ({"once": 1, "out": 1, "months": 1, "hours": 8 * 22 * 12}, "Sundays"),
         ({"hours": 0}, "are missing"),
@@ -165,6 +167,8 @@ def test_numbers_as_text_and_as_file(tmp_path):
     [
         ("USD", "", "money"),
         ("mails", "", "how many requests"),
+        ("month", "while", "a time"),
+        ("Break-even against the prompt", "It pays back", "against which opponent"),
         ("2026-08-11", "August", "the day"),
     ],
 )
@@ -175,7 +179,8 @@ def test_numbers_without_a_part_are_told_which(old, new, word):
 
 @pytest.mark.parametrize("answer", ["", "cheap", None, 5, object()], ids=spelled)
 def test_no_numbers_are_wrong(answer):
-    assert said("05-5", answer)[0] == "wrong"
+    status, text = said("05-5", answer)
+    assert status == "wrong" and "A few lines: what it costs" in text
 
 
 def test_a_long_text_is_not_judged_and_a_missing_file_is_told(tmp_path):

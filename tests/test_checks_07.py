@@ -128,7 +128,7 @@ def test_a_training_step_is_right_however_it_is_written(answer):
     ("answer", "word"),
     [
         (no_clearing, "added"),
-        (no_step, "optimizer.step()"),
+        (no_step, "that moves them"),
         (no_backward, "backward"),
         (cleared_too_early, "before the gradients were cleared"),
         (prompt_too, "the prompt too"),

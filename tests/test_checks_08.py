@@ -18,9 +18,9 @@ def scores(report, draw):
     return evaluation.f1([report.rows[i] for i in draw])
 
 
-def paired(a, b):
+def paired(a, b, ends=(2.5, 97.5)):
     draws = np.random.default_rng(5).integers(0, a.n, (2000, a.n))
-    return np.percentile([scores(a, draw) - scores(b, draw) for draw in draws], [2.5, 97.5])
+    return np.percentile([scores(a, draw) - scores(b, draw) for draw in draws], ends)
 
 
 def by_the_helper(a, b):
@@ -61,6 +61,9 @@ def test_a_paired_bootstrap_is_right_however_it_is_written(answer):
         (lambda a, b: tuple(-x for x in reversed(by_the_helper(a, b))), "sign"),
         (lambda a, b: tuple(reversed(by_the_helper(a, b))) if a is not b else (0, 0), "lower end"),
         (per_row, "one F1 per row"),
+        (lambda a, b: paired(a, b, [5, 95]), "middle 90"),
+        (lambda a, b: paired(a, b, [0.5, 99.5]), "middle 99"),
+        (lambda a, b: tuple(x + 0.05 for x in by_the_helper(a, b)) if a is not b else (0, 0), "two invented reports"),
         (lambda a, b: tuple(100 * x for x in by_the_helper(a, b)), "between 0 and 1"),
         (lambda a, b: (scores(a, range(60)) - scores(b, range(60)),) * 2, "narrow"),
         (lambda a, b: 0.1, "two numbers"),
@@ -106,9 +109,12 @@ def unfair(tuned, base, rows):
     return evaluation.f1(a.rows) > evaluation.f1(b.rows)
 
 
-def dots(tuned, base, rows):
-    a, b = (evaluation.f1(evaluation.evaluate(system, rows).rows) for system in (tuned, base))
-    return "better" if a > b else "worse" if a < b else "cannot tell"
+def by_margin(margin):
+    def verdict(tuned, base, rows):
+        a, b = (evaluation.f1(evaluation.evaluate(system, rows).rows) for system in (tuned, base))
+        return "better" if a - b > margin else "worse" if b - a > margin else "cannot tell"
+
+    return verdict
 
 
 def changed(base, chats=lambda chat: chat, text=lambda text: text):
@@ -127,8 +133,11 @@ def test_a_fair_comparison_is_right_however_it_is_written(answer):
         (lambda t, b, rows: fair(t, t, rows) and fair(b, b, rows[:20]), "different recipes"),
         (lambda t, b, rows: fair(t, changed(b, chats=lambda chat: chat[1:]), rows), "without the instruction"),
         (lambda t, b, rows: fair(t, changed(b, text=lambda text: text[:40]), rows), "answer changed"),
-        (dots, "two dots"),
+        (by_margin(0), "two dots"),
+        (by_margin(0.01), "no fixed margin"),
+        (by_margin(0.03), "row by row"),
         (lambda t, b, rows: fair(b, t, rows), "not better"),
+        (lambda t, b, rows: fair(t, b, rows).replace("worse", "cannot tell"), "not worse"),
         (lambda t, b, rows: "better", "Neither"),
         (lambda t, b, rows: "cannot tell", "Neither"),
         (lambda t, b, rows: fair(t, b, rows) and "it depends", "three verdicts"),
@@ -184,6 +193,7 @@ def test_a_verdict_may_be_a_file(tmp_path):
     [
         ("We tuned it and it is now much better than before, everybody in the office likes it a lot.", "rows"),
         (GOOD.replace("60 rows", "rows"), "how many rows"),
+        (GOOD.replace("against the old parser", "was asked"), "against which opponent"),
         (GOOD.replace("-0.01 to +0.13", "wide"), "interval"),
         (GOOD.replace("cannot tell with these rows", "nice"), "verdict"),
         ("better", "few lines"),

@@ -58,6 +58,7 @@ def test_of_two_equal_losses_the_later_one_can_be_defended():
         (lambda text: float("nan"), "looks like a loss"),
         (lambda text: 10**400, "OverflowError"),
         (lambda text: [text].clear(), "one number"),
+        (lambda text: by_csv(text) - 1, "lowest valid_loss is at 6"),
         (raises, "ZeroDivisionError"),
         (6, "not callable"),
     ],
@@ -108,7 +109,7 @@ def test_the_deprecated_place_of_the_settings_is_right_and_named():
         (lambda model, rows, exam: request("ft:some-model:shop:first:Zq3", rows, exam), "model is"),
         (lambda *given: request(*given, n_epochs=3), "stands at the top"),
         (lambda *given: request(*given, method={"type": "supervised"}), "the service chooses itself"),
-        (lambda *given: request(*given, method={"type": "dpo", "dpo": {}}), "'supervised'"),
+        (lambda *given: request(*given, method={"type": "dpo", "dpo": {}}), "has the type 'dpo'"),
         (lambda *given: request(*given, method="supervised"), "is a dict"),
         (lambda *given: request(*given, method={"type": "supervised", "n_epochs": 3}), "under its own name"),
         (with_settings(n_epochs=3, learning_rate=5e-4), "does not take a learning rate"),
@@ -152,6 +153,7 @@ def test_a_plan_that_answers_the_five_questions_is_right(tmp_path):
 @pytest.mark.parametrize(
     ("answer", "word"),
     [
+        (PLAN.replace("Microsoft Foundry", "Somebody").replace("none may", "nothing may"), "which provider"),
         (PLAN.replace("delete", "keep"), "deleted"),
         (PLAN.replace("USD", "tokens"), "would cost"),
         (PLAN.replace("2026-08-11", "today"), "day"),

@@ -133,8 +133,8 @@ def without_try(folder, since):
     return by_hand(folder, since)
 
 
-def turned_round(folder, since):
-    return {"stale": "complete", "complete": "stale"}.get(by_hand(folder, since), by_hand(folder, since))
+def confusing(names):
+    return lambda folder, since: names.get(by_hand(folder, since), by_hand(folder, since))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,9 @@ def turned_round(folder, since):
         (never_stale, "an earlier run's"),
         (never_truncated, "That a file exists is not enough"),
         (without_try, "cut off within its header"),
-        (turned_round, "A fresh adapter was called stale"),
+        (confusing({"complete": "stale", "stale": "complete"}), "A fresh adapter was called stale"),
+        (confusing({"complete": "truncated"}), "A folder that is complete was called truncated"),
+        (lambda folder, since: int("x"), "Your code stopped with ValueError"),
         (lambda folder, since: "good", "return one of"),
         (lambda folder, since: True, "return one of"),
         (lambda folder, since: None or ["stale"], "return one of"),

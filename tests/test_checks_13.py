@@ -139,6 +139,13 @@ def adapters_lost(calls):
     return model, tokenizer
 
 
+def adapters_elsewhere(calls):
+    from unsloth import FastLanguageModel
+
+    _, tokenizer = FastLanguageModel.from_pretrained(**calls["from_pretrained"])
+    return FastLanguageModel.get_peft_model(tokenizer, **calls["get_peft_model"]), tokenizer
+
+
 def only_the_model(calls):
     return repaired(calls)[0]
 
@@ -156,6 +163,7 @@ def turned_round(calls):
         (without_rank, "get_peft_model is not told r"),
         (no_adapters, "get_peft_model was never called"),
         (adapters_lost, "1 left: the model that is given back has no adapters"),
+        (adapters_elsewhere, "does not get the model that from_pretrained gave"),
         (only_the_model, "return the model and the tokenizer, both"),
         (turned_round, "in this order"),
         (lambda calls: (1, 2), "Nothing was imported from Unsloth"),

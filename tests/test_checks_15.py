@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 
 import pytest
@@ -74,7 +75,8 @@ def test_advantages_are_right_as_trl_computes_them():
     [
         (lambda rewards: [r - statistics.mean(rewards) for r in rewards], "now divide"),
         (lambda rewards: [r / max(1e-9, statistics.pstdev(rewards)) for r in rewards], "mean off first"),
-        (lambda rewards: [(r - statistics.mean(rewards)) / statistics.pstdev(rewards) for r in rewards], "zero"),
+        (lambda r: [(one - statistics.mean(r)) / statistics.pstdev(r) for one in r], "made it divide by zero"),
+        (lambda r: standardised(r, statistics.pstdev) if len(set(r)) > 1 else [1.0] * len(r), "all earn the same"),
         (lambda rewards: rewards, "spread 1"),
         (lambda rewards: rewards[:1], "for each try"),
         (lambda rewards: [math.nan] * len(rewards), "finite"),
@@ -112,6 +114,26 @@ def test_the_recorded_reward_without_answers_passes_as_a_learners_own():
     assert said("15-5", preferences.covers)[0] == "right"
 
 
+def names(text):
+    return evaluation.parse(text) or []
+
+
+def standing(text, row, longest=10**6):
+    """How many names stand on the page, of those with at most so many words."""
+    page = " ".join(data.lines(row)).lower()
+    return float(sum(name in page for name in names(text) if len(name.split()) <= longest))
+
+
+def plausible(text, row):
+    """As many names as look like those of any recipe; on which page they stand is not asked."""
+    few = len(names(text)) <= 2 * len(data.lines(row))
+    return float(len(set(names(text))) * (few and all(len(name.split()) < 4 for name in names(text))))
+
+
+def forgiving(text, row):
+    return preferences.covers(text if text.startswith("[") else json.dumps(text.split(", ")), row)
+
+
 @pytest.mark.parametrize(
     "wrong, why",
     [
@@ -120,6 +142,13 @@ def test_the_recorded_reward_without_answers_passes_as_a_learners_own():
         (lambda text, row: float(len(text)), "again and again"),
         (lambda text, row: len(evaluation.parse(text) or []) / len(data.lines(row)), "whole lines"),
         (lambda text, row: -abs(len(evaluation.parse(text) or []) - len(data.lines(row))), "whole lines"),
+        (lambda text, row: float(min(2, len(names(text)))), "two right names"),
+        (lambda text, row: standing(text, row, longest=3), "every word"),
+        (plausible, "names of another recipe"),
+        (lambda text, row: 0.0 if re.search("[0-9½¼¾⅓]", text) else standing(text, row), "and twice as many"),
+        (forgiving, "as a sentence"),
+        (lambda text, row: 1.0 if text == "[]" else preferences.covers(text, row), "an empty list"),
+        (lambda text, row: preferences.covers(text, row) if text else 1.0, "nothing at all"),
         (lambda text, row: float(len(json.loads(text))), "has to survive"),
         (lambda text, row: preferences.right(text, row), "has to survive"),
         (lambda text, row: evaluation.parse(text), "a finite number"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from helpers import deploy, evaluation
@@ -33,7 +35,9 @@ def test_a_gate_that_asks_for_all_three_is_right(answer):
     ("answer", "word"),
     [
         (lambda a, b: a.metrics["f1"] > b.metrics["f1"] or a.metrics["seconds"] < b.metrics["seconds"], "only fast"),
-        (lambda a, b: a.metrics["f1"] > b.metrics["f1"], "luck"),
+        (lambda a, b: a.metrics["f1"] > b.metrics["f1"], "by one row"),
+        (lambda a, b: a.metrics["f1"] > b.metrics["f1"] + 0.05, "eleven rows won"),
+        (lambda a, b: a.metrics["f1"] > b.metrics["f1"] + 0.11, "compare row by row"),
         (lambda a, b: evaluation.compare(a, b).verdict != "worse", "cannot tell"),
         (lambda a, b: evaluation.compare(a, b).verdict, "every text counts as true"),
         (lambda a, b: evaluation.compare(a, b).verdict == "better", "three times the seconds"),
@@ -42,9 +46,10 @@ def test_a_gate_that_asks_for_all_three_is_right(answer):
         (lambda a, b: gate(a, b, fallen=0.2), "more than a tenth of valid JSON"),
         (lambda a, b: gate(a, b, fallen=0.0), "a twentieth less valid"),
         (lambda a, b: gate(a, b, slower=1.2), "not half as slow again"),
-        (lambda a, b: gate(b, a), "blocked"),
-        (lambda a, b: False, "blocked"),
-        (lambda a, b: True, "lower F1"),
+        (lambda a, b: gate(a, b) and a.metrics["seconds"] >= b.metrics["seconds"], "faster as well"),
+        (lambda a, b: gate(b, a), "as valid and as fast. It was blocked"),
+        (lambda a, b: False, "as valid and as fast. It was blocked"),
+        (lambda a, b: True, "a clearly lower F1."),
         (lambda a, b: print(end=""), "None"),
         (raises, "ZeroDivisionError"),
         (7, "not callable"),
@@ -76,6 +81,12 @@ def alarm_from_behind(entries):
     return 1 if seen == 8 and bad / 8 > 0.5 else 0
 
 
+def first_stretch(entries):
+    """What the version that serves said when it served for the first time."""
+    begins = itertools.dropwhile(lambda one: one["version"] != entries[-1]["version"], entries)
+    return list(itertools.takewhile(lambda one: one["version"] == entries[-1]["version"], begins))
+
+
 @pytest.mark.parametrize("answer", [alarm, alarm_from_behind])
 def test_an_alarm_that_looks_at_the_last_eight_of_the_version_is_right(answer):
     assert said("17-3", answer)[0] == "right"
@@ -91,11 +102,15 @@ def test_an_alarm_that_looks_at_the_last_eight_of_the_version_is_right(answer):
         (lambda e: len(invalid_of(e)) == 8 and sum(invalid_of(e)) >= 4, "half"),
         (lambda e: len(invalid_of(e)) == 8 and sum(invalid_of(e)) > 5, "more than half"),
         (lambda e: len({one["version"] for one in e[-8:]}) == 1 and alarm(e), "stand between them"),
+        (lambda e: sum(invalid_of(e)) == 8, "Six of the last eight"),
+        (lambda e: alarm([one for one in e if one["version"] == e[0]["version"]]), "serves now is fine"),
+        (lambda e: sum(not one["valid"] for one in e[-8:]) > 5, "the old version's"),
+        (lambda e: alarm(first_stretch(e)), "rolled back to"),
         (lambda e: sum(invalid_of(e)) / 8, "return True or False"),
         (lambda e: False, "silent"),
-        (lambda e: print(end=""), "None"),
+        (lambda e: print(end=""), "every way through"),
         (lambda e: "yes", "return True or False"),
-        (lambda e: e.clear(), "None"),
+        (lambda e: e.clear(), "every way through"),
         (raises, "ZeroDivisionError"),
         ("x", "not callable"),
     ],
@@ -134,7 +149,8 @@ def test_a_long_plan_in_other_words_is_left_unscored():
 
 @pytest.mark.parametrize("answer", ["", "later", 7, None])
 def test_no_plan_is_none(answer):
-    assert said("17-4", answer)[0] == "wrong"
+    status, text = said("17-4", answer)
+    assert status == "wrong" and "A few lines: what blocks" in text
 
 
 @pytest.mark.parametrize("exercise", ["17-3", "17-2", "17-4"])

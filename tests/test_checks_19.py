@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 import pytest
 
@@ -34,6 +35,11 @@ def one_by_one(train, held_out):
             yield row
 
 
+def in_ascii(row):
+    """A key that knows no capitals but those of English."""
+    return re.sub("[A-Z]", lambda found: found[0].lower(), " ".join(question(row).split()))
+
+
 @pytest.mark.parametrize("right", [leaks, by_hash, one_by_one, lambda a, b: list(reversed(leaks(a, b)))])
 def test_leaks_are_right_however_they_are_found(right):
     assert said("19-2", right)[0] == "right"
@@ -46,6 +52,7 @@ def test_leaks_are_right_however_they_are_found(right):
         (lambda train, held: [row for row in held if row in train], "another answer"),
         (lambda train, held: leaks(train, held, question), "in capitals"),
         (lambda train, held: leaks(train, held, lambda row: question(row).lower()), "other white space"),
+        (lambda train, held: leaks(train, held, in_ascii), "in another case"),
         (lambda train, held: leaks(train, held, answer), "another answer"),
         (lambda train, held: [row for row in held if row in [*leaks(train, held), *leaks(train, held, answer)]],
          "answer of another row, but another question"),
@@ -77,6 +84,16 @@ def by_elimination(reports):
     return left[0].name
 
 
+def by_margin(reports):
+    best = max(evaluation.f1(one.rows) for one in reports)
+    return next(one.name for one in reports if best - evaluation.f1(one.rows) <= 0.05)
+
+
+def by_two_intervals(reports):
+    highest = max(one.interval()[0] for one in reports)
+    return next(one.name for one in reports if one.interval()[1] >= highest)
+
+
 @pytest.mark.parametrize("right", [cheapest, by_low, by_elimination])
 def test_the_cheapest_is_right_however_it_is_chosen(right):
     assert said("19-3", right)[0] == "right"
@@ -90,6 +107,8 @@ def test_the_cheapest_is_right_however_it_is_chosen(right):
         (lambda reports: reports[-1].name, "cannot tell"),
         (lambda reports: next((b.name for a, b in zip(reports, reports[1:], strict=False)
                                if evaluation.compare(b, a).verdict == "better"), reports[0].name), "chose 'tagger'"),
+        (by_margin, "on six rows"),
+        (by_two_intervals, "ask the paired interval"),
         (lambda reports: "the tuned one", "return the name"),
         (lambda reports: reports, "return the name"),
         (lambda reports: reports and None, "return the name"),
@@ -100,9 +119,24 @@ def test_a_wrong_choice_is_told_at_which_reports(wrong, why):
     assert status == "wrong" and why in text
 
 
+@pytest.mark.parametrize(
+    ("names", "chosen", "why"),
+    [
+        (["tagger", "one row luckier"], "one row luckier", "one lucky row"),
+        (["tuned", "tagger"], "tagger", "the cheapest is the best"),
+        (["rules", "retrieve", "tuned"], "tuned", "the cheaper of them is enough"),
+        (["prompt", "rules"], "prompt", "the dearer one is clearly better"),
+    ],
+)
+def test_a_choice_that_is_wrong_once_is_told_what_it_means(names, chosen, why):
+    status, text = said("19-3", lambda reports: chosen if [r.name for r in reports] == names else cheapest(reports))
+    assert status == "wrong" and why in text
+
+
 @pytest.mark.parametrize("absurd", [7, None, [], {"folder": "x"}, "no/such/folder"])
 def test_an_absurd_submission_is_told_what_is_wanted(absurd):
-    assert said("19-4", absurd)[0] == "wrong"
+    status, text = said("19-4", absurd)
+    assert status == "wrong" and "capstone.hand_in" in text
 
 
 def test_an_empty_folder_is_no_capstone(tmp_path):

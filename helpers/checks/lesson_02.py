@@ -29,7 +29,6 @@ _BAKERY = {  # field: (what the story says, what a wrong one has overlooked)
     "must_stay_private": (True, "Customers' names must not leave the house."),
     "hours": (60, "The student has 60 hours."),
     "harm_unchecked": (False, "The baker reads every order before she bakes: somebody looks."),
-    "checkable": (True, "The baker can tell a right order from a wrong one."),
     "too_dear_or_slow": (False, "No prompt has been tried, so none can be too dear or too slow."),
     "max_seconds": (None, "The story says nothing about how long an answer may take: leave it out."),
 }

@@ -26,8 +26,6 @@ def hand_in(function) -> str:
             raise Wrong("Almost: the machinery also divides by the number of processes, and nothing takes that back.")
         if math.isclose(got, sum(sums) / len(counts), rel_tol=1e-6):
             raise Wrong("These are sums as they are: a step with more labels would make a larger stride.")
-        if math.isclose(got, sum(a / b for a, b in zip(sums, counts, strict=True)) / len(counts), rel_tol=1e-6):
-            raise Wrong("Each divides by its own labels: that is the average of averages with which the lesson began.")
         if math.isclose(got, sum(sums) / counts[0] / len(counts), rel_tol=1e-6):
             raise Wrong("You divide by the first process's labels. All of them count, in every process.")
         raise Wrong(

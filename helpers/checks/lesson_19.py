@@ -86,7 +86,7 @@ def _cases() -> list[tuple[list[evaluation.Report], str, str]]:
         ([tagger, one_row], "tagger", "one lucky row is no reason to pay more"),
         ([ahead, tagger], "tuned", "the cheapest is the best here"),
         ([rules, last, ahead], "retrieve", "two are good, and the cheaper of them is enough"),
-        ([prompt], "prompt", "with one report there is nothing to choose"),
+        ([prompt], "prompt", ""),  # there is no other to choose
         ([prompt, rules], "rules", "the dearer one is clearly better"),
         (few, "rules", "on six rows even a wide gap can be luck: no fixed margin tells, the interval does"),
         ([tagger, steady], "a name more", "it is ahead by little, but behind on no row: ask the paired interval"),
