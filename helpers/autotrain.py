@@ -263,7 +263,7 @@ def train(run: providers.RunConfig, rows: Sequence[dict], form: str = "jsonl", h
         CourseError: AutoTrain is not here; or what it left is not complete, and why.
     """
     environment()
-    rows = data.load(list(rows))
+    rows = data.load(rows)
     run = dataclasses.replace(run, model=str(older(run.model)))
     files = {f"rows/train.{form}": rows_file(rows, form), "run.yaml": providers.autotrain(run)}
     command = ["--config", "run.yaml"] if how == "yaml" else words(run)

@@ -117,7 +117,7 @@ def train(door: str, run: providers.RunConfig, rows: Sequence[dict], load: Calla
         raise CourseError(f"There is no way to train through {door!r} here; there are {', '.join(CALLED)}.")
     if door == "unsloth" and (problem := unsloth_problem()):
         raise CourseError(problem)
-    tokenizer, rows = models.load_tokenizer(), data.load(list(rows))
+    tokenizer, rows = models.load_tokenizer(), data.load(rows)
     lengths = [len(data.encode(row, tokenizer)["input_ids"]) for row in rows]
     files = {"train.jsonl": providers.jsonl(rows, "hosted" if door == "course" else door)}
     if door == "course":

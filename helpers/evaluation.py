@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -221,7 +220,7 @@ def evaluate(system: System, rows: Sequence[dict], name: str = "", *, key: dict[
         DataError: a row is broken.
         CourseError: the system gave another number of answers than it got questions, or what is no answer.
     """
-    rows = data.load(rows if isinstance(rows, str | os.PathLike) else list(rows), task="recipe")
+    rows = data.load(rows, task="recipe")
     machine = runtime.machine()
     dtype, device = getattr(system, "dtype", "none"), getattr(system, "device", "none")
 
