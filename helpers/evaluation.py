@@ -11,8 +11,9 @@ import html
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import data, models, runs, runtime
@@ -206,7 +207,9 @@ class Table(list):
         return "\n".join("  ".join(f"{name}: {value}" for name, value in row.items()) for row in self)
 
 
-def evaluate(system: System, rows: Sequence[dict], name: str = "", *, key: dict[str, Any] | None = None) -> Report:
+def evaluate(
+    system: System, rows: Iterable[dict] | Path | str, name: str = "", *, key: dict[str, Any] | None = None
+) -> Report:
     """Ask a system every question and score the answers.
 
     Args:
