@@ -4,11 +4,14 @@ Each line of `limits.json` is one run. `forget`: LoRA on the first 100 training 
 and replay (answers of the base model itself to general requests, mixed in); then the general questions of
 `data/abilities.jsonl` and the first 25 validation rows. `secret`: a made-up code in 0 to 16 wordings among 60
 training rows. `doors`: codes of made-up doors, learned with and without rows that say "I don't know". `broken`: runs
-with one fault each, as their symptoms. What is missing is made, and nothing new is begun after so many seconds.
+with one fault each, as their symptoms. `far`: LoRA on home recipes, two epochs, asked about lists from other fields
+(`data/out_of_domain.jsonl`), each of which has a field of its own; with `odd`, eight of the twelve are trained on and
+the other four asked, three times over. What is missing is made, and nothing new is begun after so many seconds.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import sys
@@ -18,7 +21,7 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from record import figures, missing, read, where, write  # noqa: E402
 
-from helpers import data, evaluation, limits, models, runtime, training  # noqa: E402
+from helpers import baselines, data, evaluation, limits, models, runtime, training  # noqa: E402
 
 FILE = Path(__file__).with_name("limits.json")
 SEEDS = (0, 1, 2)
@@ -129,6 +132,26 @@ def broken(fault, seed) -> dict:
     return {"rows_trained": len(rows), "loss": losses(run), **score(model, held_out), **fresh, "sample": sample}
 
 
+def far(rows, odd, seed) -> dict:
+    """Train on home recipes, with lists from some other fields if `odd`, and ask about fields it has not seen."""
+    strange, scored = data.load(data.FOLDER / "out_of_domain.jsonl"), {}
+    for fold in range(3) if odd else [None]:
+        left_out = [i for i in range(len(strange)) if fold in (None, i % 3)]
+        shown = [row for i, row in enumerate(strange) if i not in left_out]
+        run = training.fine_tune(data.load("train")[:rows] + shown, epochs=2, seed=seed, **SETTINGS)
+        system = evaluation.prompted(models.load_model(run.folder), models.load_tokenizer(), progress=False)
+        if not fold:
+            home = figures(evaluation.evaluate(system, data.load("validation")[:25]))
+        report = evaluation.evaluate(system, [strange[i] for i in left_out])
+        scored |= dict(zip(left_out, report.rows, strict=True))
+    away = dataclasses.replace(report, rows=[scored[i] for i in range(len(strange))])
+    counts = [[int(row[key]) for key in baselines.SCORED] for row in away.rows]
+    return {
+        "home_f1": home["f1"], "home_n": home["n"], **figures(away), "rows_hash": data.rows_hash(strange),
+        "dtype": report.dtype, "device": report.device, "scored": counts,
+    }  # fmt: skip
+
+
 def plan() -> list[dict]:
     """Every run: `name` says which function makes it, the rest are its arguments."""
     wanted = [{"name": "base"}]
@@ -136,12 +159,14 @@ def plan() -> list[dict]:
         {"name": "broken", "fault": fault, "seed": 0} for fault in ("none", "rate", "end", "leak", "few", "labels")
     ]
     for seed in SEEDS:
-        points = [(1e-3, 16, 0), (3e-3, 16, 0), (1e-2, 16, 0), (3e-3, 64, 0), (3e-3, 64, 40)]
+        points = [(1e-3, 16, 0), (3e-3, 16, 0), (1e-2, 16, 0), (3e-3, 4, 0), (3e-3, 64, 0), (3e-3, 64, 40)]
         names = ("learning_rate", "rank", "replay")
         wanted += [{"name": "forget", **dict(zip(names, point, strict=True)), "seed": seed} for point in points]
         leaks = ((0, 1), (1, 1), (4, 1), (16, 1), (16, 4))  # rows with it, epochs
         wanted += [{"name": "secret", "copies": rows, "epochs": epochs, "seed": seed} for rows, epochs in leaks]
         wanted += [{"name": "doors", "unknown": unknown, "seed": seed} for unknown in (0, 3, 12)]
+        fields = [(25, 0), (100, 0), (100, 8), *[(412, 0)] * (seed == 0)]  # the last takes minutes
+        wanted += [{"name": "far", "rows": rows, "odd": odd, "seed": seed} for rows, odd in fields]
     return wanted
 
 
@@ -152,7 +177,7 @@ def main(seconds: float) -> None:
     for wanted in missing(FILE, plan(), seconds):
         made = globals()[wanted["name"]](**{key: value for key, value in wanted.items() if key != "name"})
         write(FILE, [*read(FILE), {**wanted, **made, **where()}])
-        print(*wanted.values(), {key: made[key] for key in made if key not in ("hits", "loss")}, flush=True)
+        print(*wanted.values(), {key: made[key] for key in made if key not in ("hits", "loss", "scored")}, flush=True)
 
 
 if __name__ == "__main__":
