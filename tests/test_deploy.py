@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import threading
 
@@ -244,8 +245,11 @@ def test_every_number_of_a_card_is_the_runs_or_the_reports_own(tmp_path):
         "12,345 tokens",
         "| rank | 11 |",
         "3 MB",
-        "0.50",
-        "tagger",
-        "**worse**",
+        "| tuned, served | {f1:.2f} | {low:.2f} to {high:.2f} | 100% | 40 |".format_map(tuned.metrics),
+        f"| tagger | {tagger.metrics['f1']:.2f} |",
+        "tuned, served against tagger: **worse**",
+        hashlib.sha256(b"x" * 3_000_000).hexdigest(),
+        f"{tuned.metrics['seconds']:.2f} s a request",
+        f"rows `{tuned.rows_hash}`",
     ):
         assert told in body, told

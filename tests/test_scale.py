@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from helpers import data, models, plots, runtime, scale, training
+from helpers import costs, data, models, plots, runtime, scale, training
 from helpers.runtime import CourseError
 
 needs_launcher = pytest.mark.skipif(sys.platform == "win32", reason="the lesson says so there, too")
@@ -116,6 +116,8 @@ def test_published_runs_are_planned_to_a_factor_of_three_and_every_line_has_a_so
         planned = scale.hours(one["parameters"], one["tokens"], one["gpu"])
         assert 1 / 3 < planned / one["gpu_hours"] < 3, one["name"]
         assert one["source"] and one["date"]
+        if "usd" in one:
+            assert 1 / 2 < planned * costs.price("RunPod", "GPU A100 80 GB") / one["usd"] < 2, one["name"]
 
 
 def test_frozen_weights_spare_a_third_and_more_gpus_share_the_hours():
