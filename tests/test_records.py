@@ -114,3 +114,14 @@ def test_refusals_are_learned_by_heart_as_codes_are():
         if run["unknown"] != 3:
             assert (run["invented"], run["refused"]) == ((0, 12) if run["unknown"] else (12, 0))
             assert (run["right"] == 0) == (run["unknown"] == 12)
+
+
+def test_away_from_home_every_model_falls_and_odd_rows_in_training_help():
+    fields = [run for run in baselines.recorded("limits") if run["name"] == "far"]
+    assert all(run["f1"] < run["home_f1"] and run["n"] == 12 for run in fields)
+    for seed in (0, 1):
+        few, plain, mixed = (
+            next(run["f1"] for run in fields if (run["rows"], run["odd"], run["seed"]) == (*what, seed))
+            for what in ((25, 0), (100, 0), (100, 8))
+        )
+        assert few < plain < mixed

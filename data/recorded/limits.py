@@ -165,7 +165,7 @@ def plan() -> list[dict]:
         leaks = ((0, 1), (1, 1), (4, 1), (16, 1), (16, 4))  # rows with it, epochs
         wanted += [{"name": "secret", "copies": rows, "epochs": epochs, "seed": seed} for rows, epochs in leaks]
         wanted += [{"name": "doors", "unknown": unknown, "seed": seed} for unknown in (0, 3, 12)]
-        fields = [(25, 0), (100, 0), (100, 8), *[(412, 0)] * (seed == 0)]  # the last takes minutes
+        fields = [(25, 0), (100, 0), (100, 8), *[(412, 0)] * (seed == 0)] if seed < 2 else []  # 412 takes minutes
         wanted += [{"name": "far", "rows": rows, "odd": odd, "seed": seed} for rows, odd in fields]
     return wanted
 
