@@ -8,8 +8,9 @@ import json
 import httpx
 import pytest
 from hosted import lines, short_rows
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
+from test_graders import SIMILAR, almost_graders
 
 from helpers import models
 from helpers.endpoint import app, engine, jobs, store, wire, worker
@@ -210,6 +211,33 @@ def test_half_a_surrogate_is_refused_by_name(send, change):
     assert list(change)[0] in answer.json()["error"]["param"]
 
 
+REINFORCED = {"type": "reinforcement", "reinforcement": {"grader": SIMILAR | {"pass_threshold": "VALUE"}}}
+TOOL = {"type": "function", "function": {"name": "a", "parameters": {"x": "VALUE"}}}
+
+
+@pytest.mark.parametrize("value", ["1e999", "-1e999", "NaN", "-Infinity", '"\\ud800"', '{"\\udfff": 1}'])
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("fine_tuning/alpha/graders/validate", {"grader": SIMILAR | {"pass_threshold": "VALUE"}}, "grader"),
+        ("fine_tuning/alpha/graders/run", {"grader": SIMILAR, "model_sample": "", "item": {"x": ["VALUE"]}}, "item"),
+        ("fine_tuning/jobs", JOB | {"method": REINFORCED}, "method.reinforcement.grader"),
+        ("chat/completions", ASK | {"tools": [TOOL]}, "tools[0].function.parameters"),
+        ("chat/completions", ASK | {"messages": [ASK["messages"][0] | {"annotations": ["VALUE"]}]},
+         "messages[0].annotations"),
+    ],
+)  # fmt: skip
+def test_what_no_answer_could_hold_is_refused_where_it_stands(send, path, body, param, value):
+    answer = send("POST", f"/v1/{path}", content=json.dumps(body).replace('"VALUE"', value).encode())
+    assert refused(answer) == (400, "invalid_value", param), answer.text
+
+
+@pytest.mark.parametrize("model", [{"name": "\ud800"}, {"name": MODEL, "version": "\ud800"}])
+def test_a_deployment_with_half_a_surrogate_is_refused(send, model):
+    body = json.dumps({"properties": {"model": model}}).encode()
+    assert refused(send("PUT", app.ACCOUNT + "/deployments/x", content=body))[0] == 400
+
+
 # --- files and their rows ------------------------------------------------------------------------------
 
 HOUR = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
@@ -350,6 +378,24 @@ def test_no_job_request_makes_the_server_stumble(send, body):
 @given(body_of(wire.RunRequest), some.sampled_from(["run", "validate"]))
 def test_no_grader_request_makes_the_server_stumble(send, body, verb):
     assert_sound(send("POST", f"/v1/fine_tuning/alpha/graders/{verb}", content=json.dumps(body).encode()))
+
+
+@pytest.fixture(scope="module")
+def rows(send):
+    """The id of a file for reinforcement."""
+    return uploaded(send, lines([{"messages": ASK["messages"]}] * 10))["id"]
+
+
+@settings(MANY, max_examples=400)
+@given(almost_graders())
+@example(SIMILAR | {"pass_threshold": float("inf")})
+def test_no_grader_makes_the_server_stumble_nor_what_lists_its_job(send, rows, grader):
+    method = {"type": "reinforcement", "reinforcement": {"grader": grader}}
+    for path, body in (
+        ("alpha/graders/validate", {"grader": grader}), ("jobs", JOB | {"training_file": rows, "method": method}),
+    ):  # fmt: skip
+        assert_sound(send("POST", f"/v1/fine_tuning/{path}", content=json.dumps(body).encode()))
+    assert send("GET", "/v1/fine_tuning/jobs?limit=1").status_code == 200
 
 
 @MANY

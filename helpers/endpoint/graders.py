@@ -46,7 +46,6 @@ MISSING = {"cosine": "an embedding model", "meteor": "a thesaurus"}
 OUTPUTS = ("output_text", "output_json", "choices", "output_tools", "output_audio")  # the last two are never there
 PLACE = re.compile(r"\{\{([^{}]*)\}\}")
 PATH = re.compile(r"\s*((?:item|sample)\.[\w-]+(?:\.[\w-]+|\[\d+\])*)\s*")
-SURROGATES = re.compile("[\ud800-\udfff]")
 NO_ERRORS = dict.fromkeys(
     "formula_parse_error invalid_variable_error model_grader_parse_error model_grader_refusal_error "
     "model_grader_server_error other_error python_grader_runtime_error python_grader_server_error sample_parse_error "
@@ -61,9 +60,8 @@ class GraderError(ValueError):
     """A grader that cannot be used. `message` says why, `param` where: dotted, such as `grader.graders.a.operation`."""
 
     def __init__(self, message: str, param: str) -> None:
-        # Half surrogates, which JSON can hold in a key, would break the answer that tells of them.
-        self.message, self.param = (SURROGATES.sub("?", text) for text in (message, param))
-        super().__init__(self.message)
+        self.message, self.param = message, param
+        super().__init__(message)
 
 
 class _NoGrade(Exception):
@@ -80,7 +78,7 @@ def check(grader: object, param: str = "grader") -> None:
     """Refuse what the real service answers with status 400.
 
     Args:
-        grader: what came as JSON.
+        grader: what came as JSON and can be sent as such.
         param: where it stood in the request.
 
     Raises:
@@ -101,8 +99,6 @@ def check(grader: object, param: str = "grader") -> None:
             _refuse(where, "is missing")
         if type(grader[name]) not in ((int, float) if types[name] is float else (types[name],)):
             _refuse(where, f"must be {({str: 'a string', dict: 'an object', float: 'a number'})[types[name]]}")
-        if types[name] is str and SURROGATES.search(grader[name]):
-            _refuse(where, "holds half of a surrogate pair, which is no character")
     if kind == "python" and (problem := _source_problem(grader["source"])):
         _refuse(f"{param}.source", problem)
     if kind == "multi":

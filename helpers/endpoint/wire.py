@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class ApiError(Exception):
@@ -36,6 +37,17 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, str_max_length=2**30)
 
 
+def _sendable(value: Any) -> Any:
+    """Refuse what can be read from JSON and never be told in it again."""
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        text = "it holds a number that is not finite, half of a surrogate pair, or too many levels."
+        raise ValueError(text) from None
+    return value
+
+
+Free = Annotated[dict[str, Any], AfterValidator(_sendable)]
 Auto = Literal["auto"]
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
@@ -77,9 +89,9 @@ class _PreferenceMethod(_Body):
 
 
 class _ReinforcementMethod(_Body):
-    grader: dict[str, Any]
+    grader: Free
     hyperparameters: Reinforcement | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: Free | None = None
 
 
 class Method(_Body):
@@ -146,14 +158,14 @@ class CompleteRequest(_Body):
 class GraderRequest(_Body):
     """Body of the graders' `validate`."""
 
-    grader: dict[str, Any]
+    grader: Free
 
 
 class RunRequest(GraderRequest):
     """Body of their `run`."""
 
     model_sample: str
-    item: dict[str, Any] | None = None
+    item: Free | None = None
 
 
 class MetadataRequest(_Body):
@@ -162,18 +174,22 @@ class MetadataRequest(_Body):
     metadata: Metadata | None
 
 
-class DeploymentRequest(BaseModel):
+class _Open(_Body):
+    model_config = ConfigDict(extra="ignore", strict=False)
+
+
+class DeploymentRequest(_Open):
     """Body of Azure's request to deploy a model; more fields are allowed, as there."""
 
-    class _Properties(BaseModel):
-        class _Model(BaseModel):
+    class _Properties(_Open):
+        class _Model(_Open):
             format: str = "OpenAI"
             name: str
             version: str = "1"
 
         model: _Model
 
-    class _Sku(BaseModel):
+    class _Sku(_Open):
         name: str = "standard"
         capacity: Annotated[int, Field(ge=1)] = 1
 
@@ -187,7 +203,7 @@ class DeploymentRequest(BaseModel):
 class _Function(_Body):
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: Free | None = None
     strict: bool | None = None
 
 
@@ -226,7 +242,7 @@ class Message(_Body):
     refusal: str | None = None
     audio: None = None
     function_call: None = None
-    annotations: list[Any] | None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None  # as in the answers from here
 
     @model_validator(mode="after")
     def _has_content(self):
@@ -247,7 +263,7 @@ class _StreamOptions(_Body):
 class _Schema(_Body):
     name: str
     description: str | None = None
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    schema_: Free | None = Field(default=None, alias="schema")
     strict: bool | None = None
 
 
