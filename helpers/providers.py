@@ -468,7 +468,7 @@ def follow(client: OpenAI, job: str, every: float = 1.0) -> FineTuningJob:
             metrics = dict(event.data or {})
             if "train_loss" in metrics:
                 shown = metrics.get("train_mean_reward", metrics["train_loss"])
-                losses.append({"step": metrics["step"], "loss": shown})
+                losses.append({"step": metrics["step"], "loss": float("nan") if shown is None else shown})
                 quantity = plots.QUANTITIES[state.method.type if state.method else "supervised"]
                 curve = curve or plots.LiveCurve(metrics["total_steps"], state.model, quantity=quantity)
             else:

@@ -333,6 +333,41 @@ def test_tools_may_answer_one_after_the_other_and_weights_stay_where_they_were(t
     assert "first" in row["messages"][3]["content"] and "second" in row["messages"][3]["content"]
 
 
+# --- what is kept --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_no_answer_could_hold_is_not_kept(tmp_path, number):
+    kept = store.Store(tmp_path)
+    kept.add("job", {"id": "a", "x": 1})
+    for change in (lambda: kept.add("job", {"id": "b", "x": number}), lambda: kept.update("job", "a", x=number)):
+        with pytest.raises(ValueError):
+            change()
+    assert kept.all("job") == [{"id": "a", "x": 1}]
+
+
+def test_a_store_that_holds_such_a_number_from_before_is_read_without_it(served, send):
+    text = json.dumps({"id": "ftjob-old", "status": "failed", "metadata": None, "seed": float("nan")})
+    served[1]._rows("INSERT INTO objects (kind, id, body) VALUES ('job', 'ftjob-old', ?)", text)
+    assert send("GET", "/v1/fine_tuning/jobs").json()["data"][0]["seed"] is None
+    served[1].delete("job", "ftjob-old")
+
+
+def test_a_loss_that_is_no_number_is_told_as_none(served):
+    jobs.tell(served[1], "ftjob-lost", "Step 1/2", step=1, train_loss=float("nan"), train_mean_reward=float("inf"))
+    (event,) = served[1].all("event", "ftjob-lost")
+    assert event["data"] == {"step": 1, "train_loss": None, "train_mean_reward": None}
+
+
+def test_a_checkpoint_whose_loss_is_no_number_is_kept_all_the_same(served, monkeypatch):
+    monkeypatch.setattr(models, "save", lambda model, tokenizer, place: place.mkdir(parents=True))
+    monkeypatch.setattr(worker, "_add_model", lambda *unused: None)
+    job = {"id": "ftjob-lost", "_name": "ft:lost"}
+    worker.checkpoint(served[1], job, 3, None, {"train_loss": 0.5, "full_valid_loss": float("nan")})
+    (kept,) = served[1].all("checkpoint", "ftjob-lost")
+    assert kept["metrics"] == {"step": 3, "train_loss": 0.5, "full_valid_loss": None}
+
+
 # --- whatever comes, no stumbling ----------------------------------------------------------------------
 
 TEXTS = some.text(some.characters(), max_size=12)  # half a surrogate is a character of JSON, too

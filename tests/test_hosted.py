@@ -250,6 +250,17 @@ def test_the_curve_gets_every_training_loss_in_order_and_the_validation_loss(pra
     assert [float(line.split(",")[1]) for line in csv[1:]] == [row["loss"] for row in history if "loss" in row]
 
 
+def test_a_loss_that_is_no_number_is_shown_as_that(capsys):
+    event = SimpleNamespace(id="1", message="", data={"step": 1, "total_steps": 1, "train_loss": None})
+    ended = SimpleNamespace(status="succeeded", model="any", method=None)
+    jobs = SimpleNamespace(
+        retrieve=lambda job: ended, list_events=lambda job, limit: [event],
+        checkpoints=SimpleNamespace(list=lambda job: []),
+    )  # fmt: skip
+    assert providers.follow(SimpleNamespace(fine_tuning=SimpleNamespace(jobs=jobs)), "ftjob-1") is ended
+    assert "step 1 of 1, loss nan" in capsys.readouterr().out
+
+
 def test_a_job_that_fails_ends_the_watching_with_the_services_reason(practice):
     rows = [*data.load("train")[:12], {"messages": data.prompt(data.load("train")[12])}]
     made = practice.client.fine_tuning.jobs.create(

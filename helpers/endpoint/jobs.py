@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -114,8 +115,14 @@ def _name(model: str, suffix: str | None, azure: bool) -> str:
     return f"ft:{base}:practice:{suffix or ''}:{new_id('', 8)}"
 
 
+def finite(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics with None in place of what JSON has no number for, such as the loss of a run that diverged."""
+    return {name: value if value is None or math.isfinite(value) else None for name, value in metrics.items()}
+
+
 def tell(store: Store, job: str, message: str, level: str = "info", **metrics: Any) -> None:
     """Add an event to a job; with metrics it is one of the kind `metrics`."""
+    metrics = finite(metrics)
     store.add("event", {
         "id": new_id("ftevent-"), "object": "fine_tuning.job.event", "created_at": now(), "level": level,
         "message": message, "data": metrics, "type": "metrics" if metrics else "message",

@@ -6,6 +6,7 @@ with an underscore are the server's own and never leave it. Server and training 
 
 from __future__ import annotations
 
+import functools
 import json
 import secrets
 import shutil
@@ -20,6 +21,7 @@ from typing import Any
 from .. import runtime
 
 _LETTERS = string.ascii_letters + string.digits
+_read = functools.partial(json.loads, parse_constant={}.get)  # an old store may hold NaN: it becomes None
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
     number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, id TEXT NOT NULL, parent TEXT NOT NULL DEFAULT '',
@@ -75,14 +77,14 @@ class Store:
         """Keep a new object; its id is in it."""
         self._rows(
             "INSERT INTO objects (kind, id, parent, body) VALUES (?, ?, ?, ?)", kind, body["id"], parent,
-            json.dumps(body),
+            json.dumps(body, allow_nan=False),
         )  # fmt: skip
         return body
 
     def get(self, kind: str, id: str) -> dict[str, Any] | None:
         """The object of this name, or None."""
         found = self._rows("SELECT body FROM objects WHERE kind = ? AND id = ?", kind, id)
-        return json.loads(found[0][0]) if found else None
+        return _read(found[0][0]) if found else None
 
     def update(self, kind: str, id: str, *, only_if: Iterable[str] = (), **fields: Any) -> dict[str, Any] | None:
         """Change fields of an object in one step.
@@ -101,7 +103,8 @@ class Store:
                 if body is None or (allowed and body["status"] not in allowed):
                     return None
                 body |= fields
-                self._rows("UPDATE objects SET body = ? WHERE kind = ? AND id = ?", json.dumps(body), kind, id)
+                text = json.dumps(body, allow_nan=False)
+                self._rows("UPDATE objects SET body = ? WHERE kind = ? AND id = ?", text, kind, id)
                 return body
             finally:
                 self.database.execute("COMMIT")
@@ -132,7 +135,7 @@ class Store:
             if value is not None:
                 text, values = f"{text} AND json_extract(body, ?) = ?", [*values, f"$.{name}", value]
         found = self._rows(f"{text} ORDER BY number {order} LIMIT ?", *values, limit + 1)
-        return [json.loads(row[0]) for row in found[:limit]], len(found) > limit
+        return [_read(row[0]) for row in found[:limit]], len(found) > limit
 
     def all(self, kind: str, parent: str = "", **where: str) -> list[dict[str, Any]]:
         """All objects of a kind, the oldest first."""
