@@ -198,8 +198,8 @@ def test_jobs_are_listed_with_cursors_and_found_by_metadata(client, trained):
         client.fine_tuning.jobs.cancel(job)
     listed = [job.id for job in client.fine_tuning.jobs.list(limit=1)]  # a page for each
     assert listed[:2] == more[::-1] and trained.id in listed and len(set(listed)) == len(listed)
-    assert [job.id for job in client.fine_tuning.jobs.list(extra_query={"metadata[lesson]": "ten"})] == [trained.id]
-    assert not list(client.fine_tuning.jobs.list(extra_query={"metadata[lesson]": "eleven"}))
+    assert [job.id for job in client.fine_tuning.jobs.list(metadata={"lesson": "ten"})] == [trained.id]
+    assert not list(client.fine_tuning.jobs.list(metadata={"lesson": "eleven"}))
 
 
 def test_a_tuned_model_is_what_the_course_trains_and_decodes_locally(client, trained, server, tokenizer):

@@ -353,6 +353,25 @@ def test_a_store_that_holds_such_a_number_from_before_is_read_without_it(served,
     served[1].delete("job", "ftjob-old")
 
 
+@pytest.mark.parametrize(("kind", "path"), [("job", "fine_tuning/jobs"), ("completion", "chat/completions")])
+@pytest.mark.parametrize("key", ["lesson", "übung", 'a"b', "a\\b", "a.b", "$", "]"])
+def test_a_list_holds_what_bears_all_of_the_metadata(send, served, kind, path, key):
+    bears = {"both": {key: "ü", "n": "1"}, "one": {key: "ü"}, "empty": {key: ""}, "other": {}, "none": None}
+    for name, metadata in bears.items():
+        served[1].add(kind, {"id": f"{kind}-{key}-{name}", "model": "m", "metadata": metadata})
+
+    def found(**asked) -> list[str]:
+        told = [one["id"] for one in send("GET", f"/v1/{path}", params={"limit": "100"} | asked).json()["data"]]
+        return [name for name in bears if f"{kind}-{key}-{name}" in told]
+
+    assert found() == list(bears)
+    assert found(**{f"metadata[{key}]": "ü"}) == ["both", "one"]
+    assert found(**{f"metadata[{key}]": "ü", "metadata[n]": "1"}) == ["both"]
+    assert found(**{f"metadata[{key}]": ""}) == ["empty"] and found(metadata="null") == ["none"]
+    for name in bears:
+        served[1].delete(kind, f"{kind}-{key}-{name}")
+
+
 def test_a_loss_that_is_no_number_is_told_as_none(served):
     jobs.tell(served[1], "ftjob-lost", "Step 1/2", step=1, train_loss=float("nan"), train_mean_reward=float("inf"))
     (event,) = served[1].all("event", "ftjob-lost")

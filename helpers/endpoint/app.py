@@ -233,6 +233,15 @@ def _found(store: Store, kind: str, id: str) -> dict[str, Any]:
     raise ApiError(404, text.format(id[:200]), param=param, code=code)
 
 
+def _bearing(request: Request) -> Callable[[dict[str, Any]], bool]:
+    """Whether an object has the metadata that a list is asked for by `metadata[k]=v`, or none by `metadata=null`."""
+    asked = request.query_params
+    if asked.get("metadata") == "null":
+        return lambda one: one["metadata"] is None
+    wanted = {name[9:-1]: asked[name] for name in asked if name.startswith("metadata[") and name.endswith("]")}
+    return lambda one: wanted.items() <= (one["metadata"] or {}).items()
+
+
 def _page(found: tuple[list[dict], bool], ends: bool = False) -> dict[str, Any]:
     """The body of a list; with `ends`, where the page begins and ends."""
     data, has_more = [public(one) for one in found[0]], found[1]
@@ -370,13 +379,7 @@ def _jobs(app: FastAPI, store: Store) -> None:
 
     @app.get("/v1/fine_tuning/jobs")
     async def list_jobs(request: Request, after: After = None, limit: Limit = 20):
-        where = {}
-        for name, value in request.query_params.items():
-            if name.startswith("metadata[") and name.endswith("]"):
-                where[f"metadata.{json.dumps(name[9:-1])}"] = value
-        if any("\\" in path or path.count('"') != 2 for path in where):  # no key of a job's has these in its path
-            return _page(([], False))
-        return _page(store.page("job", after=after, limit=limit, **where))
+        return _page(store.page("job", after=after, limit=limit, fits=_bearing(request)))
 
     @app.get("/v1/fine_tuning/jobs/{id}")
     async def retrieve(id: str):
@@ -534,7 +537,8 @@ def _chat(app: FastAPI, store: Store, answering: Answering) -> None:
     async def list_completions(
         request: Request, after: After = None, limit: Limit = 20, order: Order = "asc", model: str | None = None
     ):
-        return _page(store.page("completion", after=after, limit=limit, order=order, model=model), ends=True)
+        found = store.page("completion", after=after, limit=limit, order=order, fits=_bearing(request), model=model)
+        return _page(found, ends=True)
 
     @app.get("/v1/chat/completions/{id}")
     async def retrieve(id: str):

@@ -7,6 +7,7 @@ with an underscore are the server's own and never leave it. Server and training 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import secrets
 import shutil
@@ -14,7 +15,7 @@ import sqlite3
 import string
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -117,25 +118,26 @@ class Store:
 
     def page(
         self, kind: str, parent: str = "", *, after: str | None = None, limit: int = 20, order: str = "desc",
-        **where: str | None,
+        fits: Callable[[dict[str, Any]], bool] = bool, **where: str | None,
     ) -> tuple[list[dict[str, Any]], bool]:  # fmt: skip
         """Objects in the order in which they came, and whether there are more behind them.
 
         Args:
             after: id of the last object of the page before; an unknown one begins at the start.
             order: `desc` for the newest first, or `asc`.
-            where: fields, such as `purpose` or `metadata."k"`, and the values they must have; None leaves one open.
+            fits: whether an object is asked for; by default each is.
+            where: fields, such as `purpose`, and the values they must have; None leaves one open.
         """
         sign = ">" if order == "asc" else "<"
         text, values = "SELECT body FROM objects WHERE kind = ? AND parent = ?", [kind, parent]
         kinds = kind, f"deleted {kind}"
         if after and (found := self._rows("SELECT number FROM objects WHERE kind IN (?, ?) AND id = ?", *kinds, after)):
             text, values = f"{text} AND number {sign} ?", [*values, found[0][0]]
-        for name, value in where.items():
-            if value is not None:
-                text, values = f"{text} AND json_extract(body, ?) = ?", [*values, f"$.{name}", value]
-        found = self._rows(f"{text} ORDER BY number {order} LIMIT ?", *values, limit + 1)
-        return [_read(row[0]) for row in found[:limit]], len(found) > limit
+        wanted = {name: value for name, value in where.items() if value is not None}.items()
+        with self.guard:
+            bodies = map(_read, (row[0] for row in self.database.execute(f"{text} ORDER BY number {order}", values)))
+            found = list(itertools.islice((one for one in bodies if wanted <= one.items() and fits(one)), limit + 1))
+        return found[:limit], len(found) > limit
 
     def all(self, kind: str, parent: str = "", **where: str) -> list[dict[str, Any]]:
         """All objects of a kind, the oldest first."""
