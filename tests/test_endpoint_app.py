@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+import subprocess
+import sys
+import time
 
 import httpx
 import pytest
@@ -385,6 +389,69 @@ def test_a_checkpoint_whose_loss_is_no_number_is_kept_all_the_same(served, monke
     worker.checkpoint(served[1], job, 3, None, {"train_loss": 0.5, "full_valid_loss": float("nan")})
     (kept,) = served[1].all("checkpoint", "ftjob-lost")
     assert kept["metrics"] == {"step": 3, "train_loss": 0.5, "full_valid_loss": None}
+
+
+# --- the queue, without training -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def queue(tmp_path):
+    """A supervisor over an empty store; a test starts it."""
+    supervisor = jobs.Supervisor(store.Store(tmp_path), lambda: None)
+    yield supervisor
+    supervisor.close()
+
+
+def accepted(kept: store.Store, rows: int) -> str:
+    """The id of a new job over a file of so many rows."""
+    id = store.new_id("file-")
+    kept.keep("file", id, lines(short_rows(rows)))
+    kept.add("file", {"id": id, "purpose": "fine-tune", "expires_at": None})
+    return jobs.create(kept, wire.JobRequest(model=MODEL, training_file=id))["id"]
+
+
+def failed(kept: store.Store, id: str) -> str:
+    """Why a job failed, once it did."""
+    deadline = time.monotonic() + 60
+    while (job := kept.get("job", id))["status"] != "failed":
+        assert time.monotonic() < deadline, job
+        time.sleep(0.05)
+    return job["error"]["message"]
+
+
+def test_neither_a_bad_row_nor_a_moment_without_the_database_ends_the_queue(queue, monkeypatch):
+    kept, whole, moments = queue.store, queue.store.all, []
+
+    def all(*arguments, **where):
+        if len(moments) < 3:  # at the start, and while it looks for work
+            moments.append(where)
+            raise sqlite3.OperationalError("disk I/O error")
+        return whole(*arguments, **where)
+
+    monkeypatch.setattr(jobs, "PAUSE", 0.01)
+    bad = '{"id": "bad", "status": "validating_files", "seed": NaN}'
+    kept._rows("INSERT INTO objects (kind, id, body) VALUES ('job', 'bad', ?)", bad)
+    id = accepted(kept, rows=3)
+    monkeypatch.setattr(kept, "all", all)
+    queue.start()
+    assert "must have at least 10" in failed(kept, id) and "KeyError" in failed(kept, "bad")
+    assert len(moments) == 3
+
+
+def test_a_process_that_ends_again_and_again_without_a_word_fails_its_job(queue, monkeypatch):
+    begun, popen = [], subprocess.Popen
+
+    def broken(command, **options):
+        begun.append(command)
+        return popen([sys.executable, "-c", "raise SystemExit(7)"], **options)
+
+    monkeypatch.setattr(jobs.subprocess, "Popen", broken)
+    id = accepted(queue.store, rows=10)
+    queue.start()
+    assert failed(queue.store, id) == "The training process ended unexpectedly (exit status 7), 3 times in a row."
+    assert len(begun) == jobs.ATTEMPTS
+    told = [event["message"] for event in queue.store.all("event", id)]
+    assert sum("it goes on from its last checkpoint" in message for message in told) == jobs.ATTEMPTS - 1
 
 
 # --- whatever comes, no stumbling ----------------------------------------------------------------------

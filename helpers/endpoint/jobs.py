@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from .wire import ApiError, JobRequest
 
 LEAST_ROWS = 10
 ATTEMPTS = 3  # starts of a training process without a step of progress, before the job fails
+PAUSE = 5  # seconds after a look for work that failed
 OPEN = ("validating_files", "queued", "running", "pausing", "paused")
 
 
@@ -280,18 +282,29 @@ class Supervisor(threading.Thread):
 
     def run(self) -> None:
         """Look for work ten times a second until closed."""
+        look = self._pick_up
+        while not self.closed.wait(0.1):
+            try:
+                look()
+                look = self._look
+            except Exception:  # such as a full disk: the next look may go well
+                traceback.print_exc()
+                self.closed.wait(PAUSE)
+
+    def _pick_up(self) -> None:
         for before, after in (("running", "queued"), ("pausing", "paused")):
             for job in self.store.all("job", status=before):
                 # Its process went with the server that started it; its checkpoints have stayed.
                 self.store.update("job", job["id"], only_if=[before], status=after)
                 tell(self.store, job["id"], f"The server was restarted, moving job to {after} state", "warn")
-        while not self.closed.wait(0.1):
-            for job in self.store.all("job", status="validating_files"):
-                self._safely(examine, self.store, job=job)
-            if self.process is not None:
-                self._safely(self._watch, job=self.store.get("job", self.job))
-            elif queued := self.store.all("job", status="queued"):
-                self._safely(self._begin, job=queued[0])
+
+    def _look(self) -> None:
+        for job in self.store.all("job", status="validating_files"):
+            self._safely(examine, self.store, job=job)
+        if self.process is not None:
+            self._safely(self._watch, job=self.store.get("job", self.job))
+        elif queued := self.store.all("job", status="queued"):
+            self._safely(self._begin, job=queued[0])
 
     def _safely(self, step: Any, *arguments: Any, job: dict[str, Any]) -> None:
         """Whatever happens to one job, the queue goes on."""
