@@ -244,6 +244,28 @@ def test_a_deployment_with_half_a_surrogate_is_refused(send, model):
 
 # --- files and their rows ------------------------------------------------------------------------------
 
+
+def begun(send, size: int) -> str:
+    """The path of a new upload that announces so many bytes."""
+    body = {"bytes": size, "filename": "a.jsonl", "mime_type": "application/jsonl", "purpose": "fine-tune"}
+    return f"/v1/uploads/{send('POST', '/v1/uploads', json=body).json()['id']}"
+
+
+@pytest.mark.parametrize("step", ["update", "discard"])
+def test_an_upload_that_is_cut_off_as_it_becomes_a_file_is_completed_or_can_still_be(send, served, monkeypatch, step):
+    def cut_off(*unused, **fields):
+        raise InterruptedError
+
+    path = begun(send, 2)
+    body = {"part_ids": [send("POST", f"{path}/parts", files={"data": b"{}"}).json()["id"]]}
+    with monkeypatch.context() as patch:
+        patch.setattr(served[1], step, cut_off)
+        assert send("POST", f"{path}/complete", json=body).status_code == 500
+    if step == "update":
+        assert send("POST", f"{path}/complete", json=body).status_code == 200
+    assert served[1].get("upload", path.split("/")[-1])["status"] == "completed"
+
+
 HOUR = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
 
 

@@ -348,14 +348,16 @@ def _files(app: FastAPI, store: Store) -> None:
         if body.md5 and body.md5 != hashlib.md5(content, usedforsecurity=False).hexdigest():
             raise ApiError(400, "The parts have another MD5 checksum.", param="md5", code="invalid_checksum")
         file = public(accept(content, whole["filename"], whole["purpose"], whole["_seconds"]))
+        done = store.update("upload", id, status="completed", file=file)
         store.discard("part", id)
-        return public(store.update("upload", id, status="completed", file=file))
+        return public(done)
 
     @app.post("/v1/uploads/{id}/cancel")
     async def cancel(id: str):
         open_upload(id)
+        done = store.update("upload", id, status="cancelled")
         store.discard("part", id)
-        return public(store.update("upload", id, status="cancelled"))
+        return public(done)
 
 
 # --- fine-tuning ---------------------------------------------------------------------------------
