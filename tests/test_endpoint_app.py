@@ -43,6 +43,12 @@ def send(served):
     return lambda *arguments, **options: asyncio.run(_send(served[0], *arguments, **options))
 
 
+@pytest.fixture(scope="module")
+def rows(send):
+    """The id of a file for reinforcement."""
+    return uploaded(send, lines([{"messages": ASK["messages"]}] * 10))["id"]
+
+
 async def _send(application, verb, path, *, key=KEY, **options):
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     headers |= {"Content-Type": "application/json"} if "content" in options else {}  # without it nothing is read
@@ -215,6 +221,36 @@ def test_half_a_surrogate_is_refused_by_name(send, change):
     assert list(change)[0] in answer.json()["error"]["param"]
 
 
+EQUAL = {"type": "string_check", "input": "{{item.answer}}", "reference": "x", "operation": "eq"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "param"),
+    [
+        ({"hyperparameters": {"eval_interval": 5}}, "method.reinforcement.hyperparameters.eval_interval"),
+        ({"hyperparameters": {"eval_samples": "auto"}}, "method.reinforcement.hyperparameters.eval_samples"),
+        ({"hyperparameters": {"compute_multiplier": 2}}, "method.reinforcement.hyperparameters.compute_multiplier"),
+        ({"hyperparameters": {"reasoning_effort": "low"}}, "method.reinforcement.hyperparameters.reasoning_effort"),
+        ({"response_format": {}}, "method.reinforcement.response_format"),
+    ],
+)
+def test_what_reinforcement_here_does_not_heed_is_refused_by_name(send, setting, param):
+    method = {"type": "reinforcement", "reinforcement": {"grader": EQUAL} | setting}
+    answer = send("POST", "/v1/fine_tuning/jobs", json=JOB | {"method": method})
+    assert refused(answer) == (400, "unsupported_parameter", param)
+
+
+def test_reinforcement_looks_at_no_validation_file_and_promises_no_setting_that_it_does_not_heed(send, served, rows):
+    method = {"type": "reinforcement", "reinforcement": {"grader": EQUAL}}
+    body = JOB | {"training_file": rows, "method": method}
+    answer = send("POST", "/v1/fine_tuning/jobs", json=body | {"validation_file": rows})
+    assert refused(answer) == (400, "unsupported_parameter", "validation_file")
+    made = send("POST", "/v1/fine_tuning/jobs", json=body).json()
+    jobs.examine(served[1], served[1].get("job", made["id"]))
+    settings = send("GET", f"/v1/fine_tuning/jobs/{made['id']}").json()["method"]["reinforcement"]["hyperparameters"]
+    assert settings == {"n_epochs": 1, "batch_size": 4, "learning_rate_multiplier": 1.0}
+
+
 REINFORCED = {"type": "reinforcement", "reinforcement": {"grader": SIMILAR | {"pass_threshold": "VALUE"}}}
 TOOL = {"type": "function", "function": {"name": "a", "parameters": {"x": "VALUE"}}}
 
@@ -300,8 +336,7 @@ def test_a_time_that_makes_no_sense_is_refused(send, name, wrong):
 def test_what_some_take_for_the_end_of_a_line_is_a_character_of_its_row(send, served, end):
     row = {"messages": [{"role": "user", "content": f"one{end}two"}], "answer": end}
     file = uploaded(send, lines([row | {"number": number} for number in range(10)]))
-    grader = {"type": "string_check", "name": "same", "input": "{{item.answer}}", "reference": "x", "operation": "eq"}
-    method = {"type": "reinforcement", "reinforcement": {"grader": grader}}
+    method = {"type": "reinforcement", "reinforcement": {"grader": EQUAL}}
     made = send("POST", "/v1/fine_tuning/jobs", json=JOB | {"training_file": file["id"], "method": method}).json()
     jobs.examine(served[1], served[1].get("job", made["id"]))
     assert served[1].get("job", made["id"])["status"] == "queued"
@@ -521,12 +556,6 @@ def test_no_job_request_makes_the_server_stumble(send, body):
 @given(body_of(wire.RunRequest), some.sampled_from(["run", "validate"]))
 def test_no_grader_request_makes_the_server_stumble(send, body, verb):
     assert_sound(send("POST", f"/v1/fine_tuning/alpha/graders/{verb}", content=json.dumps(body).encode()))
-
-
-@pytest.fixture(scope="module")
-def rows(send):
-    """The id of a file for reinforcement."""
-    return uploaded(send, lines([{"messages": ASK["messages"]}] * 10))["id"]
 
 
 @settings(MANY, max_examples=400)

@@ -90,8 +90,10 @@ def create(store: Store, request: JobRequest, azure: bool = False) -> dict[str, 
         settings["hyperparameters"] = request.hyperparameters.model_dump(exclude_none=True)
     if kind == "reinforcement":
         check_grader(settings["grader"], "method.reinforcement.grader")
-    names = {"supervised": (), "dpo": ("beta",), "reinforcement": ("eval_interval", "eval_samples")}[kind]
-    names = ("n_epochs", "batch_size", "learning_rate_multiplier", *names)
+        if request.validation_file:
+            text = "Unsupported parameter: 'validation_file' is not supported with method.type 'reinforcement'."
+            raise ApiError(400, text, param="validation_file", code="unsupported_parameter")
+    names = ("n_epochs", "batch_size", "learning_rate_multiplier", *(["beta"] if kind == "dpo" else []))
     settings["hyperparameters"] = {name: "auto" for name in names} | settings.get("hyperparameters", {})
     id = new_id("ftjob-")
     job = store.add("job", {
@@ -173,7 +175,6 @@ def resolve(settings: dict[str, Any], rows: int, kind: str) -> dict[str, Any]:
     automatic = {
         "n_epochs": 1 if kind == "reinforcement" or rows > 1000 else 2 if rows > 250 else 3,
         "batch_size": 4 if rows <= 1000 else 8, "learning_rate_multiplier": 1.0, "beta": 0.1,
-        "eval_interval": 10, "eval_samples": 1, "compute_multiplier": 1.0, "reasoning_effort": "default",
     }  # fmt: skip
     return {name: automatic[name] if value == "auto" else value for name, value in settings.items()}
 

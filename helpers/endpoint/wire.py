@@ -71,15 +71,6 @@ class Preference(Supervised):
     beta: Auto | Annotated[float, Field(gt=0, le=2, strict=False)] | None = None
 
 
-class Reinforcement(Supervised):
-    """Those of reinforcement fine-tuning."""
-
-    compute_multiplier: Auto | Annotated[float, Field(gt=0, le=10, strict=False)] | None = None
-    eval_interval: Auto | Annotated[int, Field(ge=1)] | None = None
-    eval_samples: Auto | Annotated[int, Field(ge=1, le=10)] | None = None
-    reasoning_effort: Literal["default", "low", "medium", "high"] | None = None
-
-
 class _SupervisedMethod(_Body):
     hyperparameters: Supervised | None = None
 
@@ -88,10 +79,8 @@ class _PreferenceMethod(_Body):
     hyperparameters: Preference | None = None
 
 
-class _ReinforcementMethod(_Body):
+class _ReinforcementMethod(_SupervisedMethod):
     grader: Free
-    hyperparameters: Reinforcement | None = None
-    response_format: Free | None = None
 
 
 class Method(_Body):
@@ -327,7 +316,8 @@ class ChatRequest(_Body):
 
 _UNSUPPORTED = {
     "audio", "modalities", "prediction", "web_search_options", "reasoning_effort", "verbosity", "functions",
-    "function_call", "moderation", "prompt_cache_options", "prompt_cache_retention",
+    "function_call", "moderation", "prompt_cache_options", "prompt_cache_retention", "response_format",
+    "compute_multiplier", "eval_interval", "eval_samples",
 }  # fmt: skip
 
 
@@ -358,7 +348,7 @@ def refusal(found: Sequence[dict[str, Any]]) -> ApiError:
     if kind == "missing":
         return ApiError(400, f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
     if kind == "extra_forbidden":
-        if param in _UNSUPPORTED:
+        if worst["loc"][-1] in _UNSUPPORTED:
             text = f"Unsupported parameter: '{param}' is not supported with this model."
             return ApiError(400, text, param=param, code="unsupported_parameter")
         return ApiError(400, f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")
