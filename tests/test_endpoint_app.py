@@ -11,9 +11,10 @@ import time
 
 import httpx
 import pytest
-from hosted import lines, short_rows
+from hosted import exact, lines, short_rows
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
+from openai import types
 from test_graders import SIMILAR, almost_graders
 
 from helpers import models
@@ -431,6 +432,31 @@ def test_a_list_holds_what_bears_all_of_the_metadata(send, served, kind, path, k
     assert found(**{f"metadata[{key}]": ""}) == ["empty"] and found(metadata="null") == ["none"]
     for name in bears:
         served[1].delete(kind, f"{kind}-{key}-{name}")
+
+
+def test_a_streamed_answer_is_stored_like_any_other(send):
+    asked = ASK | {"stream": True, "store": True, "metadata": {"told": "in pieces"}}
+    told = [line[6:] for line in send("POST", "/v1/chat/completions", json=asked).text.split("\n\n") if line]
+    pieces = [json.loads(one) for one in told[:-1]]
+    stored = send("GET", f"/v1/chat/completions/{pieces[0]['id']}").json()
+    exact(types.chat.ChatCompletion, stored)
+    text = "".join(piece["choices"][0]["delta"].get("content") or "" for piece in pieces)
+    assert (stored["choices"][0]["message"]["content"], stored["metadata"]) == (text, asked["metadata"])
+
+
+def test_a_stored_turn_that_came_in_parts_is_told_as_a_text_and_in_parts(send):
+    parts = [{"type": "text", "text": "Good "}, {"type": "text", "text": "morning"}]
+    turns = [
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "No"}]},
+    ]
+    id = send("POST", "/v1/chat/completions", json=ASK | {"messages": turns + ASK["messages"], "store": True}).json()[
+        "id"
+    ]
+    told = send("GET", f"/v1/chat/completions/{id}/messages").json()["data"]
+    assert [(one["content"], one["content_parts"]) for one in told] == [
+        ("Good morning", parts), ("No", []), ("Hello", None),
+    ]  # fmt: skip
 
 
 def test_a_loss_that_is_no_number_is_told_as_none(served):

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 
 from . import graders, jobs
 from .store import Store, new_id, now, public
+from .turns import plain
 from .wire import (
     HOUR,
     ApiError,
@@ -516,8 +517,16 @@ def _chat(app: FastAPI, store: Store, answering: Answering) -> None:
         if not engine.submit(model, answer.rows):
             text = "The engine is currently overloaded, please try again later."
             raise ApiError(503, text, kind="server_error", code="overloaded", headers={"retry-after": "2"})
+
+        def whole() -> dict[str, Any]:
+            _raise_for(answer)
+            told = answer.completion(model)
+            if body.store:
+                store.add("completion", told | {"_messages": answer.messages})
+            return told
+
         if body.stream:
-            return StreamingResponse(_stream(answer, model, news), media_type="text/event-stream")
+            return StreamingResponse(_stream(answer, model, news, whole), media_type="text/event-stream")
         try:
             while not all(row.finish for row in answer.rows):
                 try:
@@ -529,11 +538,7 @@ def _chat(app: FastAPI, store: Store, answering: Answering) -> None:
         finally:
             for row in answer.rows:
                 row.cancelled = not row.finish
-        _raise_for(answer)
-        told = answer.completion(model)
-        if body.store:
-            store.add("completion", told | {"_messages": answer.messages})
-        return told
+        return whole()
 
     @app.get("/v1/chat/completions")
     async def list_completions(
@@ -548,10 +553,12 @@ def _chat(app: FastAPI, store: Store, answering: Answering) -> None:
 
     @app.get("/v1/chat/completions/{id}/messages")
     async def messages(id: str, after: After = None, limit: Limit = 20, order: Order = "asc"):
-        found = [
-            {"id": f"{id}-{number}", "content_parts": None, "name": None, **turn}
-            for number, turn in enumerate(_found(store, "completion", id)["_messages"])
-        ]
+        found = []
+        for number, turn in enumerate(_found(store, "completion", id)["_messages"]):
+            content, parts = turn.get("content"), None
+            if isinstance(content, list):
+                content, parts = plain(content), [part for part in content if part["type"] == "text"]
+            found.append({"name": None, **turn, "id": f"{id}-{number}", "content": content, "content_parts": parts})
         found = found if order == "asc" else found[::-1]
         names = [one["id"] for one in found]
         start = names.index(after) + 1 if after in names else 0
@@ -575,7 +582,7 @@ def _raise_for(answer: Answer) -> None:
             raise ApiError(500, f"The answer failed: {row.finish.removeprefix('error: ')}.", kind="server_error")
 
 
-async def _stream(answer: Answer, model: str, news: asyncio.Event) -> AsyncIterator[str]:
+async def _stream(answer: Answer, model: str, news: asyncio.Event, whole: Callable) -> AsyncIterator[str]:
     told = [{"text": 0, "logprobs": 0, "ended": False} for _ in answer.rows]
     try:
         for choice in answer.begin():
@@ -583,13 +590,15 @@ async def _stream(answer: Answer, model: str, news: asyncio.Event) -> AsyncItera
         while not all(state["ended"] for state in told):
             await news.wait()
             news.clear()
+            choices = answer.deltas(told)
             try:
                 _raise_for(answer)
             except ApiError as error:
                 yield f"data: {json.dumps(error.body)}\n\n"
                 return
-            for choice in answer.deltas(told):
+            for choice in choices:
                 yield answer.chunk(model, [choice])
+        whole()
         if answer.request.stream_options and answer.request.stream_options.include_usage:
             yield answer.chunk(model, [], usage=True)
         yield "data: [DONE]\n\n"

@@ -8,6 +8,12 @@ from collections.abc import Sequence
 MARK = "<tool_call>"
 
 
+def plain(content: str | list[dict] | None) -> str:
+    """A turn's content as one text."""
+    parts = content if isinstance(content, list) else [{"text": content}]
+    return "".join(part.get("text") or part.get("refusal") or "" for part in parts)
+
+
 def flatten(messages: Sequence[dict], tools: Sequence[dict] | None = None) -> list[dict[str, str]]:
     """System, user and assistant turns of plain text, which is all that ChatML has a form for.
 
@@ -20,9 +26,7 @@ def flatten(messages: Sequence[dict], tools: Sequence[dict] | None = None) -> li
     """
     turns: list[dict[str, str]] = []
     for turn in messages:
-        role, text = turn["role"], turn.get("content") or ""
-        if isinstance(text, list):
-            text = "".join(part.get("text") or part.get("refusal") or "" for part in text)
+        role, text = turn["role"], plain(turn.get("content"))
         if calls := turn.get("tool_calls"):
             text += "".join(
                 f'{MARK}{{"name": {json.dumps(call["function"]["name"])}, '
