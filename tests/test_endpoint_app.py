@@ -459,6 +459,18 @@ def test_a_stored_turn_that_came_in_parts_is_told_as_a_text_and_in_parts(send):
     ]  # fmt: skip
 
 
+def test_a_grader_without_a_name_is_told_with_one(send, rows):
+    both = {"type": "multi", "graders": {"a": EQUAL, "b": EQUAL | {"name": "mine"}}, "calculate_output": "a + b"}
+    for grader, names in ((EQUAL, ["grader"]), (both, ["grader", "a", "mine"])):
+        told = send("POST", "/v1/fine_tuning/alpha/graders/validate", json={"grader": grader}).json()
+        if grader is EQUAL:  # the client's type of a multi grader has one grader where there are several
+            exact(types.fine_tuning.alpha.GraderValidateResponse, told)
+        method = {"type": "reinforcement", "reinforcement": {"grader": grader}}
+        made = send("POST", "/v1/fine_tuning/jobs", json=JOB | {"training_file": rows, "method": method}).json()
+        assert made["method"]["reinforcement"]["grader"] == told["grader"]
+        assert [one["name"] for one in (told["grader"], *told["grader"].get("graders", {}).values())] == names
+
+
 def test_a_loss_that_is_no_number_is_told_as_none(served):
     jobs.tell(served[1], "ftjob-lost", "Step 1/2", step=1, train_loss=float("nan"), train_mean_reward=float("inf"))
     (event,) = served[1].all("event", "ftjob-lost")

@@ -39,7 +39,7 @@ REQUIRED: dict[str, dict[str, type]] = {
     "python": {"source": str},
     "multi": {"graders": dict, "calculate_output": str},
 }
-# A name is made up where none is given. A threshold is for evals, a tag for the real service's containers: both unused.
+# A threshold is for evals, a tag for the real service's containers: both unused.
 OPTIONAL = {"text_similarity": {"pass_threshold": float}, "python": {"image_tag": str}}
 JUDGED = ("score_model", "label_model")
 MISSING = {"cosine": "an embedding model", "meteor": "a thesaurus"}
@@ -74,12 +74,13 @@ class _NoGrade(Exception):
 # --- is it a grader? -----------------------------------------------------------------------------
 
 
-def check(grader: object, param: str = "grader") -> None:
-    """Refuse what the real service answers with status 400.
+def check(grader: object, param: str = "grader", name: str = "grader") -> None:
+    """Refuse what the real service answers with status 400, and give a name to what has none.
 
     Args:
         grader: what came as JSON and can be sent as such.
         param: where it stood in the request.
+        name: what it is called if it does not say so itself.
 
     Raises:
         GraderError: names the first field that is missing, unknown, or of a wrong type or value.
@@ -90,15 +91,16 @@ def check(grader: object, param: str = "grader") -> None:
     if kind in JUDGED:
         _refuse(f"{param}.type", f"cannot be '{kind}' here: that needs a model that judges, and this endpoint has none")
     _one_of(kind, REQUIRED, f"{param}.type")
+    grader.setdefault("name", name)
     types = {"type": str, "name": str} | REQUIRED[kind] | OPTIONAL.get(kind, {})
-    for name in [*REQUIRED[kind], *grader]:
-        where = f"{param}.{name}"
-        if name not in types:
+    for field in [*REQUIRED[kind], *grader]:
+        where = f"{param}.{field}"
+        if field not in types:
             _refuse(where, f"is unknown in a {kind} grader; known are {', '.join(types)}")
-        if name not in grader:
+        if field not in grader:
             _refuse(where, "is missing")
-        if type(grader[name]) not in ((int, float) if types[name] is float else (types[name],)):
-            _refuse(where, f"must be {({str: 'a string', dict: 'an object', float: 'a number'})[types[name]]}")
+        if type(grader[field]) not in ((int, float) if types[field] is float else (types[field],)):
+            _refuse(where, f"must be {({str: 'a string', dict: 'an object', float: 'a number'})[types[field]]}")
     if kind == "python" and (problem := _source_problem(grader["source"])):
         _refuse(f"{param}.source", problem)
     if kind == "multi":
@@ -161,7 +163,7 @@ def _check_parts(grader: dict, param: str) -> None:
             _refuse(where, "has no name that a formula can use")
         if isinstance(part, dict) and part.get("type") == "multi":
             _refuse(f"{where}.type", "cannot be 'multi' inside another multi grader")
-        check(part, where)
+        check(part, where, name)
     try:
         _formula(grader["calculate_output"], frozenset(grader["graders"]))
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
@@ -203,7 +205,7 @@ def run(grader: dict, item: dict, sample_text: str) -> dict[str, Any]:
         "sub_rewards": rewards,
         "model_grader_token_usage_per_model": {},
         "metadata": {
-            "name": grader.get("name", "grader"), "type": grader["type"], "errors": errors, "scores": {},
+            "name": grader["name"], "type": grader["type"], "errors": errors, "scores": {},
             "execution_time": time.perf_counter() - began, "sampled_model_name": None, "token_usage": None,
         },
     }  # fmt: skip
