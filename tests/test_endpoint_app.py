@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from hypothesis import strategies as some
 from openai import types
 from test_graders import SIMILAR, almost_graders
 
-from helpers import models
+from helpers import models, runtime
 from helpers.endpoint import app, engine, jobs, store, wire, worker
 from helpers.runtime import CourseError
 
@@ -205,6 +207,27 @@ def test_too_large_a_body_is_refused_before_it_is_read(send):
         headers = {"Content-Length": str(10**12), "Content-Type": "application/json"}
         assert refused(send("POST", path, headers=headers, content=b"{}"))[0] == 413
     assert refused(send("POST", "/v1/chat/completions", content=endless()))[0] == 413
+
+
+def test_no_more_bytes_are_taken_of_a_file_than_are_allowed_or_were_announced(send, served):
+    async def endless():
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
+        while True:
+            yield b" " * 2**20
+
+    large = uploaded(send, b" " * (app.MAX_JSON + 1), purpose="user_data")
+    assert large["bytes"] == app.MAX_JSON + 1
+    form, before = {"Content-Type": "multipart/form-data; boundary=x"}, served[1].all("file")
+    for path in ("/v1/files", "/v1/uploads/any/parts"):
+        much = form | {"Content-Length": str(app.FORM + 1)}
+        assert refused(send("POST", path, headers=much, content=b""))[0] == 413
+    assert refused(send("POST", "/v1/files", headers=form, content=endless()))[0] == 413
+    body = {"bytes": app.MAX_FILE + 1, "filename": "a", "mime_type": "b", "purpose": "user_data"}
+    assert refused(send("POST", "/v1/uploads", json=body)) == (400, "integer_above_max_value", "bytes")
+    path = begun(send, 3)
+    assert send("POST", f"{path}/parts", files={"data": b"12"}).status_code == 200
+    assert refused(send("POST", f"{path}/parts", files={"data": b"34"})) == (400, None, "data")
+    assert served[1].all("file") == before
 
 
 def test_a_file_with_another_purpose_is_not_trained_on(send):
@@ -484,6 +507,24 @@ def test_a_checkpoint_whose_loss_is_no_number_is_kept_all_the_same(served, monke
     worker.checkpoint(served[1], job, 3, None, {"train_loss": 0.5, "full_valid_loss": float("nan")})
     (kept,) = served[1].all("checkpoint", "ftjob-lost")
     assert kept["metrics"] == {"step": 3, "train_loss": 0.5, "full_valid_loss": None}
+
+
+# --- in a terminal -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_in_a_terminal_it_says_where_it_is_and_its_key_and_ends_when_told(tmp_path, how):
+    command = [sys.executable, "-m", "helpers.endpoint", "--port", "0", "--folder", str(tmp_path)]
+    with subprocess.Popen(command, cwd=runtime.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        address = re.fullmatch(r"Practice endpoint at (http://127\.0\.0\.1:\d+/v1), .*\n", run.stdout.readline())[1]
+        key = run.stdout.readline().removeprefix("OPENAI_API_KEY=").strip()
+        with httpx.Client(trust_env=False) as client:
+            assert client.get(f"{address}/models").status_code == 401
+            told = client.get(f"{address}/models", headers={"Authorization": f"Bearer {key}"}).json()
+        assert [model["id"] for model in told["data"]] == [MODEL]
+        run.send_signal(how)
+        out, error = run.communicate(timeout=30)
+    assert (out, error) == ("", "") and run.returncode in (0, -how)
 
 
 # --- the queue, without training -----------------------------------------------------------------------

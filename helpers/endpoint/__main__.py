@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import secrets
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     except filelock.Timeout:
         print(f"another endpoint is serving {folder}: stop it, or choose another --folder", file=sys.stderr)
         return 2
-    with held:
+    with held, contextlib.suppress(KeyboardInterrupt):
         serve(asked, key, generated, listener, folder)
     return 0
 
