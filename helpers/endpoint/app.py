@@ -18,23 +18,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from . import graders, jobs
+from . import graders, jobs, wire
 from .store import Store, new_id, now, public
 from .turns import plain
-from .wire import (
-    HOUR,
-    ApiError,
-    ChatRequest,
-    CompleteRequest,
-    DeploymentRequest,
-    GraderRequest,
-    JobRequest,
-    MetadataRequest,
-    PermissionRequest,
-    RunRequest,
-    UploadRequest,
-    refusal,
-)  # fmt: skip
+from .wire import HOUR, ApiError
 
 if TYPE_CHECKING:
     from .chat import Answer
@@ -105,15 +92,10 @@ class Door:
         self.left = min(self.rate, self.left + (moment - self.counted) * self.rate / 60)
         self.counted = moment
         if self.left < 1:
-            wait = f"{60 * (1 - self.left) / self.rate:.2f}"
-            text = f"Rate limit reached: {self.rate} requests per minute. Please try again in {wait} s."
-            raise ApiError(
-                429,
-                text,
-                code="rate_limit_exceeded",
-                kind="requests",
-                headers={"retry-after": str(1 + int(float(wait)))},
-            )
+            wait = 60 * (1 - self.left) / self.rate
+            text = f"Rate limit reached: {self.rate} requests per minute. Please try again in {wait:.2f} s."
+            headers = {"retry-after": str(1 + int(wait))}
+            raise ApiError(429, text, code="rate_limit_exceeded", kind="requests", headers=headers)
         self.left -= 1
 
 
@@ -197,7 +179,7 @@ def _errors(app: FastAPI) -> None:
         if found[0]["type"] == "json_invalid":
             text = f"We could not parse the JSON body of your request. {found[0]['ctx']['error']}."
             return _told(ApiError(400, text))
-        return _told(refusal([one | {"loc": one["loc"][1:]} for one in found]))
+        return _told(wire.refusal([one | {"loc": one["loc"][1:]} for one in found]))
 
     @app.exception_handler(HTTPException)
     async def lost(request: Request, error: HTTPException):
@@ -318,7 +300,7 @@ def _files(app: FastAPI, store: Store) -> None:
         return found
 
     @app.post("/v1/uploads")
-    async def begin(body: UploadRequest):
+    async def begin(body: wire.UploadRequest):
         if body.bytes > MAX_FILE:
             text = f"Uploads here take {MAX_FILE:,} bytes at most."
             raise ApiError(400, text, param="bytes", code="integer_above_max_value")
@@ -338,7 +320,7 @@ def _files(app: FastAPI, store: Store) -> None:
         return {"id": name, "object": "upload.part", "created_at": now(), "upload_id": id}
 
     @app.post("/v1/uploads/{id}/complete")
-    async def complete(id: str, body: CompleteRequest):
+    async def complete(id: str, body: wire.CompleteRequest):
         whole, kept = open_upload(id), parts(id)
         if unknown := [one for one in body.part_ids if one not in kept]:
             raise ApiError(400, f"No such part of this upload: {unknown[0][:80]}", param="part_ids")
@@ -376,7 +358,7 @@ def _jobs(app: FastAPI, store: Store) -> None:
         raise ApiError(400, text, code="invalid_job_status")
 
     @app.post("/v1/fine_tuning/jobs")
-    async def create(request: Request, body: JobRequest):
+    async def create(request: Request, body: wire.JobRequest):
         made = jobs.create(store, body, request.state.azure)
         return JSONResponse(public(made), 201 if request.state.azure else 200)
 
@@ -411,7 +393,7 @@ def _jobs(app: FastAPI, store: Store) -> None:
         return _page(store.page("checkpoint", id, after=after, limit=limit), ends=True)
 
     @app.post("/v1/fine_tuning/checkpoints/{name}/permissions")
-    async def permit(name: str, body: PermissionRequest):
+    async def permit(name: str, body: wire.PermissionRequest):
         _found(store, "model", name)
         made = [
             {"id": new_id("cp_"), "object": "checkpoint.permission", "created_at": now(), "project_id": project}
@@ -436,12 +418,12 @@ def _jobs(app: FastAPI, store: Store) -> None:
         return {"id": id, "object": "checkpoint.permission", "deleted": True}
 
     @app.post("/v1/fine_tuning/alpha/graders/validate")
-    async def validate(body: GraderRequest):
+    async def validate(body: wire.GraderRequest):
         jobs.check_grader(body.grader)
         return {"grader": body.grader}
 
     @app.post("/v1/fine_tuning/alpha/graders/run")
-    async def run(body: RunRequest):
+    async def run(body: wire.RunRequest):
         jobs.check_grader(body.grader)
         return await asyncio.to_thread(graders.run, body.grader, body.item or {}, body.model_sample)
 
@@ -500,7 +482,7 @@ def _chat(app: FastAPI, store: Store, answering: Answering) -> None:
         return name
 
     @app.post("/v1/chat/completions")
-    async def create(request: Request, body: ChatRequest):
+    async def create(request: Request, body: wire.ChatRequest):
         model, loop, news = meant(request, body.model), asyncio.get_running_loop(), asyncio.Event()
 
         def tell() -> None:
@@ -565,7 +547,7 @@ def _chat(app: FastAPI, store: Store, answering: Answering) -> None:
         return _page((found[start : start + limit], len(found) > start + limit), ends=True)
 
     @app.post("/v1/chat/completions/{id}")
-    async def update(id: str, body: MetadataRequest):
+    async def update(id: str, body: wire.MetadataRequest):
         _found(store, "completion", id)
         return public(store.update("completion", id, metadata=body.metadata))
 
@@ -615,7 +597,7 @@ def _azure(app: FastAPI, store: Store) -> None:
         return public(one) | {"id": one["_path"], "name": one["id"]}
 
     @app.put(ACCOUNT + "/deployments/{deployment}")
-    async def deploy(request: Request, deployment: str, body: DeploymentRequest):
+    async def deploy(request: Request, deployment: str, body: wire.DeploymentRequest):
         model = body.properties.model.name
         if not re.fullmatch(r"[\w.-]{1,64}", deployment):
             text = "A deployment's name has 1 to 64 letters, digits, dots, hyphens and underscores."

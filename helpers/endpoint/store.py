@@ -110,11 +110,10 @@ class Store:
             finally:
                 self.database.execute("COMMIT")
 
-    def delete(self, kind: str, id: str) -> bool:
-        """Forget an object; False if there was none. Its number stays, so that a page can still begin behind it."""
+    def delete(self, kind: str, id: str) -> None:
+        """Forget an object. Its number stays, so that a page can still begin behind it."""
         text = "UPDATE OR REPLACE objects SET kind = ?, body = '{}' WHERE kind = ? AND id = ?"
-        with self.guard:
-            return self.database.execute(text, (f"deleted {kind}", kind, id)).rowcount > 0
+        self._rows(text, f"deleted {kind}", kind, id)
 
     def page(
         self, kind: str, parent: str = "", *, after: str | None = None, limit: int = 20, order: str = "desc",

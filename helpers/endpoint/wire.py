@@ -324,13 +324,8 @@ _UNSUPPORTED = {
 # --- from pydantic's findings to the API's words ---------------------------------------------------
 
 _KINDS = {
-    str: "a string",
-    bool: "a boolean",
-    int: "an integer",
-    float: "a decimal",
-    list: "an array",
-    dict: "an object",
-}
+    str: "a string", bool: "a boolean", int: "an integer", float: "a decimal", list: "an array", dict: "an object",
+}  # fmt: skip
 _WANTED = {
     "string_type": "a string", "bool_type": "a boolean", "int_type": "an integer", "float_type": "a decimal",
     "list_type": "an array", "dict_type": "an object", "model_type": "an object",
