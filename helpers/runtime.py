@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -232,6 +233,17 @@ def end(process: subprocess.Popen, seconds: float = 15) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
     process.wait()
+
+
+def when_input_ends(do: Callable[[], None]) -> None:
+    """Call something, in a thread, once standard input ends, as it does with the process that holds its other end."""
+
+    def wait() -> None:
+        while os.read(0, 1024):  # not by sys.stdin, whose lock would be held at exit
+            pass
+        do()
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def process() -> tuple[int, int]:

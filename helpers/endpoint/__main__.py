@@ -70,7 +70,7 @@ def serve(asked: argparse.Namespace, key: str, generated: bool, listener: socket
     ))  # fmt: skip
     address = "http://{}:{}".format(*listener.getsockname()[:2])
     if asked.with_parent:
-        threading.Thread(target=_until_the_parent_ends, args=(server,), daemon=True).start()
+        runtime.when_input_ends(lambda: setattr(server, "should_exit", True))
         print(json.dumps({"address": address}), flush=True)
     else:
         print(f"Practice endpoint at {address}/v1, data in {folder}. Stop it with Ctrl-C.", flush=True)
@@ -85,12 +85,6 @@ def serve(asked: argparse.Namespace, key: str, generated: bool, listener: socket
         supervisor.close()
         answering.close()
         store.close()
-
-
-def _until_the_parent_ends(server) -> None:
-    while os.read(0, 1024):  # not by sys.stdin, whose lock would be held at exit
-        pass
-    server.should_exit = True
 
 
 if __name__ == "__main__":

@@ -42,8 +42,7 @@ def _sendable(value: Any) -> Any:
     try:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
-        text = "it holds a number that is not finite, half of a surrogate pair, or too many levels."
-        raise ValueError(text) from None
+        raise ValueError("it holds a number that is not finite, half a surrogate pair, or too many levels.") from None
     return value
 
 
