@@ -15,7 +15,7 @@ import sqlite3
 import string
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ class Store:
         found = self._rows("SELECT body FROM objects WHERE kind = ? AND id = ?", kind, id)
         return _read(found[0][0]) if found else None
 
-    def update(self, kind: str, id: str, *, only_if: Iterable[str] = (), **fields: Any) -> dict[str, Any] | None:
+    def update(self, kind: str, id: str, *, only_if: Collection[str] = (), **fields: Any) -> dict[str, Any] | None:
         """Change fields of an object in one step.
 
         Args:
@@ -100,8 +100,7 @@ class Store:
             self.database.execute("BEGIN IMMEDIATE")
             try:
                 body = self.get(kind, id)
-                allowed = tuple(only_if)
-                if body is None or (allowed and body["status"] not in allowed):
+                if body is None or (only_if and body["status"] not in only_if):
                     return None
                 body |= fields
                 text = json.dumps(body, allow_nan=False)

@@ -223,8 +223,7 @@ def checkpoint(store: Store, job: dict[str, Any], step: int, model: Any, metrics
     store.add("checkpoint", {
         "id": f"ftckpt_{job['id'].removeprefix('ftjob-')}{step}", "object": "fine_tuning.job.checkpoint",
         "created_at": now(), "fine_tuned_model_checkpoint": name, "fine_tuning_job_id": job["id"],
-        "step_number": step,
-        "metrics": jobs.finite({"step": step} | {key: v for key, v in metrics.items() if v is not None}),
+        "step_number": step, "metrics": jobs.finite({"step": step} | metrics),
     }, job["id"])  # fmt: skip
     jobs.tell(store, job["id"], f"Checkpoint created at step {step}")
 
