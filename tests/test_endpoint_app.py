@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import json
 import re
 import signal
@@ -10,13 +12,19 @@ import sqlite3
 import subprocess
 import sys
 import time
+import typing
 
 import httpx
+import openai
 import pytest
 from hosted import exact, lines, short_rows
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
 from openai import types
+from openai.types import fine_tuning as tuning
+from openai.types.fine_tuning import alpha, checkpoints
+from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
+from openai.types.uploads import UploadPart
 from test_graders import SIMILAR, almost_graders
 
 from helpers import models, runtime
@@ -487,7 +495,7 @@ def test_a_grader_without_a_name_is_told_with_one(send, rows):
     for grader, names in ((EQUAL, ["grader"]), (both, ["grader", "a", "mine"])):
         told = send("POST", "/v1/fine_tuning/alpha/graders/validate", json={"grader": grader}).json()
         if grader is EQUAL:  # the client's type of a multi grader has one grader where there are several
-            exact(types.fine_tuning.alpha.GraderValidateResponse, told)
+            exact(alpha.GraderValidateResponse, told)
         method = {"type": "reinforcement", "reinforcement": {"grader": grader}}
         made = send("POST", "/v1/fine_tuning/jobs", json=JOB | {"training_file": rows, "method": method}).json()
         assert made["method"]["reinforcement"]["grader"] == told["grader"]
@@ -507,6 +515,183 @@ def test_a_checkpoint_whose_loss_is_no_number_is_kept_all_the_same(served, monke
     worker.checkpoint(served[1], job, 3, None, {"train_loss": 0.5, "full_valid_loss": float("nan")})
     (kept,) = served[1].all("checkpoint", "ftjob-lost")
     assert kept["metrics"] == {"step": 3, "train_loss": 0.5, "full_valid_loss": None}
+
+
+# --- the official client, method by method -------------------------------------------------------------
+
+
+class Turn(types.chat.ChatCompletionStoreMessage):
+    """A stored turn. The client's type knows those of the assistant only, and no name; the real service tells both."""
+
+    role: typing.Literal["developer", "system", "user", "assistant", "tool"]
+    name: str | None = None
+
+
+class PausedJob(tuning.FineTuningJob):
+    """A job that was told to pause. The client's type has no status for what the client's method brings about."""
+
+    status: typing.Literal["pausing", "paused"]
+
+
+ROWS = lines(short_rows(10))
+UPLOAD = {"bytes": 2, "filename": "a.txt", "mime_type": "text/plain", "purpose": "user_data"}
+TUNED = "$fine_tuning.jobs.checkpoints.list.fine_tuned_model_checkpoint"
+SHARED = {"fine_tuned_model_checkpoint": TUNED}
+THE_FILE, THE_UPLOAD = {"file_id": "$files.create.id"}, {"upload_id": "$uploads.create.id"}
+THE_JOB = {"fine_tuning_job_id": "$fine_tuning.jobs.create.id"}
+STORED = {"completion_id": "$chat.completions.create.id"}
+LISTED = {"limit": 1, "metadata": {"k": "ü"}}
+# The client's stream takes only an answer that ends, which the likeliest token 2 sees to.
+SURFACE = [  # a method, its arguments ($ begins a field of what a method answered last), and what it answers with
+    ("files.create", {"file": ("a.jsonl", ROWS), "purpose": "fine-tune"}, types.FileObject),
+    ("files.retrieve", THE_FILE, types.FileObject),
+    ("files.wait_for_processing", {"id": "$files.create.id"}, types.FileObject),
+    ("files.list", {"limit": 1, "purpose": "fine-tune", "order": "desc"}, list[types.FileObject]),
+    ("files.content", THE_FILE, str),
+    ("files.retrieve_content", THE_FILE, str),
+    ("fine_tuning.jobs.create",
+     {"model": MODEL, "training_file": "$files.create.id", "metadata": LISTED["metadata"], "suffix": "s", "seed": 1},
+     tuning.FineTuningJob),
+    ("fine_tuning.jobs.pause", THE_JOB, PausedJob),
+    ("fine_tuning.jobs.resume", THE_JOB, tuning.FineTuningJob),
+    ("fine_tuning.jobs.retrieve", THE_JOB, tuning.FineTuningJob),
+    ("fine_tuning.jobs.list", LISTED, list[tuning.FineTuningJob]),
+    ("fine_tuning.jobs.list_events", THE_JOB | {"limit": 100}, list[tuning.FineTuningJobEvent]),
+    ("fine_tuning.jobs.checkpoints.list", THE_JOB, list[FineTuningJobCheckpoint]),
+    ("fine_tuning.checkpoints.permissions.create", SHARED | {"project_ids": ["a"]},
+     list[checkpoints.PermissionCreateResponse]),
+    ("fine_tuning.checkpoints.permissions.retrieve", SHARED | {"order": "ascending"},
+     checkpoints.PermissionRetrieveResponse),
+    ("fine_tuning.checkpoints.permissions.list", SHARED | {"project_id": "a"},
+     list[checkpoints.PermissionListResponse]),
+    ("fine_tuning.checkpoints.permissions.delete",
+     SHARED | {"permission_id": "$fine_tuning.checkpoints.permissions.create.id"},
+     checkpoints.PermissionDeleteResponse),
+    ("models.retrieve", {"model": TUNED}, types.Model),
+    ("models.list", {}, list[types.Model]),
+    ("models.delete", {"model": TUNED}, types.ModelDeleted),
+    ("fine_tuning.jobs.create", {"model": MODEL, "training_file": "$files.create.id"}, tuning.FineTuningJob),
+    ("fine_tuning.jobs.cancel", THE_JOB, tuning.FineTuningJob),
+    ("fine_tuning.alpha.graders.validate", {"grader": EQUAL}, alpha.GraderValidateResponse),
+    ("fine_tuning.alpha.graders.run", {"grader": EQUAL, "model_sample": "a", "item": {"answer": "x"}},
+     alpha.GraderRunResponse),
+    ("files.delete", THE_FILE, types.FileDeleted),
+    ("uploads.create", UPLOAD, types.Upload),
+    ("uploads.parts.create", THE_UPLOAD | {"data": b"{}"}, UploadPart),
+    ("uploads.complete", THE_UPLOAD | {"part_ids": ["$uploads.parts.create.id"]}, types.Upload),
+    ("uploads.create", UPLOAD, types.Upload),
+    ("uploads.cancel", THE_UPLOAD, types.Upload),
+    ("uploads.upload_file_chunked", UPLOAD | {"file": b"{}", "part_size": 1}, types.Upload),
+    ("chat.completions.parse", ASK, types.chat.ChatCompletion),
+    ("chat.completions.stream", ASK | {"logit_bias": {"2": 100}}, types.chat.ParsedChatCompletion),
+    ("chat.completions.create", ASK | {"store": True, "metadata": LISTED["metadata"]}, types.chat.ChatCompletion),
+    ("chat.completions.retrieve", STORED, types.chat.ChatCompletion),
+    ("chat.completions.update", STORED | {"metadata": {"k": "ü"}}, types.chat.ChatCompletion),
+    ("chat.completions.list", LISTED | {"model": MODEL, "order": "desc"}, list[types.chat.ChatCompletion]),
+    ("chat.completions.messages.list", STORED, list[Turn]),
+    ("chat.completions.delete", STORED, types.chat.ChatCompletionDeleted),
+]  # fmt: skip
+
+
+class InThisProcess(httpx.BaseTransport):
+    """The application behind the synchronous client."""
+
+    def __init__(self, application) -> None:
+        self.inner = httpx.ASGITransport(application, raise_app_exceptions=False)
+
+    def handle_request(self, request):
+        async def answered():
+            answer = await self.inner.handle_async_request(request)
+            return httpx.Response(answer.status_code, headers=answer.headers, content=await answer.aread())
+
+        return asyncio.run(answered())
+
+
+@pytest.fixture(params=["OpenAI", "AsyncOpenAI"])
+def call(request, served):
+    """A function that calls a method of the official client, by name, and returns the JSON that it got."""
+    options = {"base_url": "http://test/v1", "api_key": KEY, "max_retries": 0}
+    if request.param == "OpenAI":
+        client = openai.OpenAI(http_client=httpx.Client(transport=InThisProcess(served[0])), **options)
+    else:
+        direct = httpx.ASGITransport(served[0], raise_app_exceptions=False)
+        client = openai.AsyncOpenAI(http_client=httpx.AsyncClient(transport=direct), **options)
+
+    def called(runner, path, arguments):
+        *owners, method = path.split(".")
+        owner = functools.reduce(getattr, owners, client)
+        answer = getattr(owner.with_raw_response, method, getattr(owner, method))(**arguments)
+        if method == "stream":
+            answer = last_of(answer)
+        answer = runner.run(answer) if inspect.isawaitable(answer) else answer
+        return answer.text if hasattr(answer, "text") else answer.to_json()
+
+    called.client = client
+    return called
+
+
+def last_of(stream):
+    """What the client makes of a whole stream."""
+
+    async def last():
+        async with stream as pieces:
+            return await pieces.get_final_completion()
+
+    if hasattr(stream, "__aenter__"):
+        return last()
+    with stream as pieces:
+        return pieces.get_final_completion()
+
+
+def trained(kept: store.Store, id: str, monkeypatch, place) -> None:
+    """Do with a job all that is done with one, but for the training itself."""
+
+    def save(model, tokenizer, folder):
+        folder.mkdir(parents=True)
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            (folder / name).touch()
+
+    monkeypatch.setattr(models, "save", save)
+    save(None, None, place / id)
+    job = kept.update("job", id, status="running")
+    jobs.tell(kept, id, "Step 3/3", step=3, total_steps=3, train_loss=0.5)
+    worker.checkpoint(kept, job, 3, None, {"train_loss": 0.5, "full_valid_loss": None})
+    worker.publish(kept, job, place / id, [{"step": 3, "loss": 0.5}], 99)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # two of the methods are old
+def test_every_method_of_the_official_client_gets_what_its_type_says(call, served, monkeypatch, tmp_path):
+    answered = {}
+
+    def filled(value):
+        if isinstance(value, list):
+            return [filled(one) for one in value]
+        if isinstance(value, str) and value.startswith("$"):
+            path, _, field = value[1:].rpartition(".")
+            return answered[path][field]
+        return value
+
+    with asyncio.Runner() as runner:
+        for path, arguments, kind in SURFACE:
+            text = call(runner, path, {name: filled(value) for name, value in arguments.items()})
+            if kind is str:
+                assert text.encode() == ROWS
+                continue
+            body = json.loads(text)
+            several = typing.get_origin(kind) is list
+            exact(kind, body["data"] if several else body, path)
+            answered[path] = body["data"][0] if several else body
+            if path == "fine_tuning.jobs.create":
+                jobs.examine(served[1], served[1].get("job", body["id"]))
+            if path == "fine_tuning.jobs.resume":
+                trained(served[1], body["id"], monkeypatch, tmp_path)
+
+
+def test_the_table_of_the_official_clients_methods_is_complete(call):
+    for resource in sorted({path.rpartition(".")[0] for path, *_ in SURFACE}):
+        there = type(functools.reduce(getattr, resource.split("."), call.client))
+        methods = {name for name, one in vars(there).items() if inspect.isfunction(one) and not name.startswith("_")}
+        assert {path.rpartition(".")[2] for path, *_ in SURFACE if path.rpartition(".")[0] == resource} == methods
 
 
 # --- in a terminal -------------------------------------------------------------------------------------
