@@ -531,8 +531,9 @@ def test_on_azures_paths_a_tuned_model_answers_only_where_it_is_deployed(server,
         for one, name in ((v1, "my-recipes"), (classic, "my-recipes"), (client, trained.fine_tuned_model))
     ]
     assert len(set(said)) == 1
-    with pytest.raises(openai.ConflictError, match="delete the deployment"):
+    with pytest.raises(openai.ConflictError, match="delete the deployment") as refusal:
         v1.models.delete(trained.fine_tuned_model)
+    assert refusal.value.response.headers["x-should-retry"] == "false"  # asking again would change nothing
     running = _http(server, "GET", f"{server.address}/practice/meter")[1]["data"][-1]
     assert running["ended_at"] is None and running["hours"] > 0
     assert _http(server, "DELETE", place)[0] == 200

@@ -41,6 +41,29 @@ def test_it_serves_at_least_as_fast_as_transformers_serve(benchmark, tmp_path):
     assert not behind, (own, others)
 
 
+def test_a_job_that_is_killed_behind_a_checkpoint_goes_on_from_there(tmp_path):
+    def told(client, job):
+        return [e.data["step"] for e in client.fine_tuning.jobs.list_events(job.id) if e.type == "metrics"][::-1]
+
+    server = endpoint.serve(tmp_path)
+    client = openai.OpenAI(base_url=server.base_url, api_key=server.api_key)
+    job = client.fine_tuning.jobs.create(
+        model=MODEL, training_file=upload(client, lines(short_rows(48))), seed=0,
+        hyperparameters={"n_epochs": 1, "batch_size": 1},
+    )  # fmt: skip
+    until = time.monotonic() + 300
+    while max(told(client, job), default=0) < 25:
+        assert time.monotonic() < until, client.fine_tuning.jobs.retrieve(job.id)
+        time.sleep(0.2)
+    server.kill()
+    with endpoint.serve(tmp_path) as again:
+        client = openai.OpenAI(base_url=again.base_url, api_key=again.api_key)
+        assert wait(client, job.id, seconds=300).status == "succeeded"
+        steps = told(client, job)
+    assert sorted(set(steps)) == list(range(1, 49))
+    assert [step for step in range(1, 21) if steps.count(step) > 1] == []  # what was saved is not trained anew
+
+
 def test_twenty_kills_at_random_moments_lose_nothing(tmp_path):
     chance, files, jobs = random.Random(0), {}, []
     server = endpoint.serve(tmp_path)

@@ -25,7 +25,8 @@ class ApiError(Exception):
         kind: str = "invalid_request_error", headers: dict[str, str] | None = None,
     ):  # fmt: skip
         super().__init__(message)
-        self.status, self.headers = status, headers or {}
+        again = {"x-should-retry": "false"} if status == 409 else {}  # clients ask again else, to be refused again
+        self.status, self.headers = status, headers or again
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
