@@ -38,7 +38,8 @@ WRONG = """
 for (const cell of window.jupyterapp.shell.currentWidget.content.widgets)
   if ((cell.model.getMetadata('tags') || []).includes('exercise'))
     cell.model.sharedModel.setSource(cell.model.sharedModel.source
-      .replace(/^(\\w+) = \\.\\.\\..*$/gm, '$1 = 0.123').replace(/^(\\s+)\\.\\.\\..*$/gm, '$1return 0.123'));
+      .replace(/^(\\w+) = \\.\\.\\..*$/gm, '$1 = 0.123').replace(/^(\\s+)\\.\\.\\..*$/gm, '$1return 0.123')
+      .replace(/^(def .*:) \\.\\.\\.$/gm, '$1 return 0.123'));
 window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs');"""
 READY = """
 const panel = window.jupyterapp && window.jupyterapp.shell.currentWidget;
