@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from record import SEEDS, figures, missing, read, where, write  # noqa: E402
+from record import SEEDS, counted, missing, read, where, write  # noqa: E402
 
 from helpers import baselines, capstone, evaluation, models, opponents, training  # noqa: E402
 
@@ -84,10 +84,8 @@ def main(seconds: float) -> None:
         task = capstone.load(wanted["task"])
         system, run = make(task, wanted["name"], wanted["seed"])
         report = evaluation.evaluate(system, task.validation, wanted["name"])
-        scored = [[row[name] for name in baselines.SCORED] for row in report.rows]
-        made = {"kind": KINDS[wanted["name"]], "rows_hash": report.rows_hash, "dtype": report.dtype}
-        made |= {"device": report.device, "seconds": round(run.record["seconds"], 1) if run else 0.0, **figures(report)}
-        write(FILE, [*read(FILE), {**wanted, **made, "scored": scored, **where()}])
+        made = {"kind": KINDS[wanted["name"]], "seconds": round(run.record["seconds"], 1) if run else 0.0}
+        write(FILE, [*read(FILE), {**wanted, **made, **counted(report), **where()}])
         print(*wanted.values(), f"F1 {made['f1']:.3f}", flush=True)
 
 

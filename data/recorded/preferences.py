@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from record import SEEDS, figures, missing, read, where, write  # noqa: E402
+from record import SEEDS, counted, missing, read, where, write  # noqa: E402
 
-from helpers import baselines, data, endpoint, evaluation, models, preferences, providers, runs, training  # noqa: E402
+from helpers import data, endpoint, evaluation, models, preferences, providers, runs, training  # noqa: E402
 
 FILE = Path(__file__).with_name("preferences.json")
 TRAIN, VALIDATION = data.load("train"), data.load("validation")
@@ -159,11 +159,10 @@ def keep(name: str, seed: int, report: evaluation.Report, history: list[dict], s
     told = [(row["text"], asked) for row, asked in zip(report.rows, VALIDATION, strict=True)]
     rewards = {reward.__name__: round(statistics.mean(reward(*one) for one in told), 3) for reward in REWARDS}
     write(FILE, [*read(FILE), {
-        "name": name, "seed": seed, "rows_hash": report.rows_hash, "dtype": report.dtype, "device": report.device,
-        "seconds": round(seconds, 1), **figures(report), "rewards": rewards,
+        "name": name, "seed": seed, "seconds": round(seconds, 1), **counted(report), "rewards": rewards,
         "names": round(statistics.mean(row["n_predicted"] for row in report.rows), 2),
         "history": [{name: round(value, 4) for name, value in step.items()} for step in history],
-        "scored": [[row[name] for name in baselines.SCORED] for row in report.rows], "text": told[0][0], **where(),
+        "text": told[0][0], **where(),
     }])  # fmt: skip
     print(name, seed, f"F1 {report.metrics['f1']:.3f}", rewards, flush=True)
 

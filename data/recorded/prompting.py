@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from record import figures, read, where, write  # noqa: E402
+from record import counted, read, where, write  # noqa: E402
 
 from helpers import baselines, data, evaluation, models, runtime  # noqa: E402
 
@@ -71,11 +71,7 @@ def ask(prompt: dict, model, tokenizer, until: float) -> evaluation.Report | Non
 
 def line(prompt: dict, report: evaluation.Report) -> dict:
     """A report as one record."""
-    return {
-        "name": name(prompt), **prompt, **figures(report),
-        "rows_hash": report.rows_hash, "dtype": report.dtype, "device": report.device,
-        **where(), "scored": [[int(row[key]) for key in baselines.SCORED] for row in report.rows],
-    }  # fmt: skip
+    return {"name": name(prompt), **prompt, **counted(report), **where()}
 
 
 def window(model, tokenizer, seed: int) -> dict:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from helpers import data, evaluation, models, runtime, training  # noqa: E402
+from helpers import baselines, data, evaluation, models, runtime, training  # noqa: E402
 from helpers.runs import LIBRARIES  # noqa: E402
 
 FILE = Path(__file__).with_name("runs.json")
@@ -86,6 +86,14 @@ def figures(report: evaluation.Report) -> dict:
     metrics = report.metrics
     metrics["seconds_per_request"] = metrics.pop("seconds")
     return {"n": report.n, **{name: round(value, 4) for name, value in metrics.items()}}
+
+
+def counted(report: evaluation.Report) -> dict:
+    """What `baselines.recorded` makes a report of again, without its texts; and its figures."""
+    return {
+        **figures(report), "rows_hash": report.rows_hash, "dtype": report.dtype, "device": report.device,
+        "scored": [[int(row[name]) for name in baselines.SCORED] for row in report.rows],
+    }  # fmt: skip
 
 
 def keep(record: dict, system: evaluation.System, questions: list[dict]) -> None:
