@@ -36,21 +36,21 @@ class CourseError(Exception):
 
 def home() -> Path:
     """Folder of caches, runs and the learner's scoreboard: `$COURSE_HOME`, else `.course` in the repository."""
-    path = _told("COURSE_HOME", ROOT / ".course")
+    path = _told("COURSE_HOME") or ROOT / ".course"
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def records() -> Path:
     """Folder of what this learner made: `$COURSE_RUNS`, else `runs` in the course's home folder."""
-    path = _told("COURSE_RUNS") if os.environ.get("COURSE_RUNS") else home() / "runs"
+    path = _told("COURSE_RUNS") or home() / "runs"
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
-def _told(name: str, otherwise: Path = ROOT) -> Path:
-    """The folder that a variable names; counted from the repository, as processes run in several folders."""
-    return (ROOT / Path(os.environ.get(name) or otherwise).expanduser()).resolve()
+def _told(name: str) -> Path | None:
+    """The folder that a variable names, if any; counted from the repository, as processes run in several folders."""
+    return (ROOT / Path(told).expanduser()).resolve() if (told := os.environ.get(name)) else None
 
 
 def atomic_write(path: Path | str, content: str | bytes) -> Path:
