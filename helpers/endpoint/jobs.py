@@ -300,11 +300,12 @@ class Supervisor(threading.Thread):
                 tell(self.store, job["id"], f"The server was restarted, moving job to {after} state", "warn")
 
     def _look(self) -> None:
-        for job in self.store.all("job", status="validating_files"):
+        known = self.store.all("job")  # once, as this happens ten times a second
+        for job in (one for one in known if one["status"] == "validating_files"):
             self._safely(examine, self.store, job=job)
         if self.process is not None:
             self._safely(self._watch, job=self.store.get("job", self.job))
-        elif queued := self.store.all("job", status="queued"):
+        elif queued := [one for one in known if one["status"] == "queued"]:
             self._safely(self._begin, job=queued[0])
 
     def _safely(self, step: Any, *arguments: Any, job: dict[str, Any]) -> None:
